@@ -1,1 +1,24 @@
-//! The state store: revisions, transactions, watches.
+//! The state store: revisions, ranges, compare-and-swap transactions, watches, compaction and snapshots,
+//! in etcd's terms.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`key`] | keys and ranges of keys |
+//! | [`types`] | requests and answers |
+//! | [`store`] | the [`Store`] trait |
+//! | [`error`] | [`StoreError`] |
+//!
+//! Invariant: nothing in here knows what an API object is; a value is bytes.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod key;
+pub mod store;
+pub mod types;
+
+pub use error::StoreError;
+pub use store::{SnapshotStream, Store, WatchProgress, WatchStream};
+pub use types::{
+    Compare, CompareOp, CompareTarget, Event, EventKind, KeyValue, Op, OpResponse, RangeRequest,
+    RangeResponse, Select, StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest,
+};
