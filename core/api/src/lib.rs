@@ -1,10 +1,21 @@
 //! The Kubernetes API as data and pure functions: nothing in here does I/O, reads a clock or rolls dice.
 //!
+//! - [`resources`]: the table of resources, a row each
+//! - [`schema`]: the definitions of all kinds, their defaults and the form in which they are served
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
+//! - [`error`]: what the API says when it refuses
+//! - [`quantity`], [`timestamp`]: scalars with a canonical form
 //! - [`kinds`]: what a schema can't say of a kind, one file each
+//! - [`table`]: objects as printed tables
 #![forbid(unsafe_code)]
 
+pub mod error;
 pub mod field;
 pub mod kinds;
 pub mod object;
+pub mod quantity;
+pub mod resources;
+pub mod schema;
+pub mod table;
+pub mod timestamp;
