@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::error::quoted;
+
 /// A path such as `spec.containers[0].env[1].name` or `metadata.labels[app]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldPath(String);
@@ -41,15 +43,25 @@ impl fmt::Display for FieldPath {
 /// Upstream's `ErrorType`; [`FieldErrorKind::reason`] is what a status cause carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorKind {
+    /// It refers to something that is not there.
     NotFound,
+    /// It must be set.
     Required,
+    /// It stands twice.
     Duplicate,
+    /// It can't have this value.
     Invalid,
+    /// Its value is outside a closed set.
     NotSupported,
+    /// It must not be set or changed here.
     Forbidden,
+    /// Its text is over a limit.
     TooLong,
+    /// It has too many items.
     TooMany,
+    /// The server failed to check it.
     Internal,
+    /// It is of another type.
     TypeInvalid,
 }
 
@@ -134,10 +146,16 @@ impl FieldError {
         let detail = if sorted.is_empty() {
             String::new()
         } else {
-            let quoted: Vec<String> = sorted.iter().map(|value| format!("{value:?}")).collect();
+            let quoted: Vec<String> = sorted.iter().map(|value| quoted(value)).collect();
             format!("supported values: {}", quoted.join(", "))
         };
         Self::of(FieldErrorKind::NotSupported, field, value.into(), detail)
+    }
+
+    /// The same, the supported values printed in this order: for the few lists that upstream doesn't sort.
+    pub fn not_supported_in_order(field: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|value| quoted(value)).collect();
+        Self::of(FieldErrorKind::NotSupported, field, value.into(), format!("supported values: {}", quoted.join(", ")))
     }
 
     /// A field that must not be set, or not be changed, here.
@@ -147,12 +165,12 @@ impl FieldError {
 
     /// A string, map or body over its limit in bytes.
     pub fn too_long(field: &FieldPath, max_bytes: usize) -> Self {
-        Self::of(FieldErrorKind::TooLong, field, json!(""), format!("may not be more than {max_bytes} bytes"))
+        Self::of(FieldErrorKind::TooLong, field, json!(""), format!("may not be more than {max_bytes} {}", if max_bytes == 1 { "byte" } else { "bytes" }))
     }
 
     /// A list over its limit.
     pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {
-        Self::of(FieldErrorKind::TooMany, field, json!(actual), format!("must have at most {max} items"))
+        Self::of(FieldErrorKind::TooMany, field, json!(actual), format!("must have at most {max} {}", if max == 1 { "item" } else { "items" }))
     }
 
     /// The text of the cause: everything but the field.
@@ -181,7 +199,7 @@ impl fmt::Display for FieldError {
 fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
-        Value::String(text) => format!("{text:?}"),
+        Value::String(text) => quoted(text),
         other => other.to_string(),
     }
 }

@@ -5,14 +5,19 @@
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
 //! - [`error`]: what the API says when it refuses
+//! - [`metadata`]: what holds for the metadata of every kind
+//! - [`names`], [`addresses`]: rules for short texts, with upstream's words
 //! - [`quantity`], [`timestamp`]: scalars with a canonical form
 //! - [`kinds`]: what a schema can't say of a kind, one file each
 //! - [`table`]: objects as printed tables
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod error;
 pub mod field;
 pub mod kinds;
+pub mod metadata;
+pub mod names;
 pub mod object;
 pub mod quantity;
 pub mod resources;
