@@ -25,7 +25,11 @@ fn parse_v4_sloppy(text: &str) -> Option<Ipv4Addr> {
         if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        *octet = part.trim_start_matches('0').parse().or(if part.bytes().all(|byte| byte == b'0') { Ok(0) } else { Err(()) }).ok()?;
+        *octet = part
+            .trim_start_matches('0')
+            .parse()
+            .or(if part.bytes().all(|byte| byte == b'0') { Ok(0) } else { Err(()) })
+            .ok()?;
     }
     parts.next().is_none().then_some(Ipv4Addr::from(octets))
 }
@@ -172,8 +176,16 @@ mod tests {
             ("fe80::1", &[], &[]),
             ("FE80:0::1", &[], &["must be in canonical form (\"fe80::1\")"]),
             ("010.0.0.1", &["must not have leading 0s"], &["must not have leading 0s"]),
-            ("::ffff:1.2.3.4", &["must not be an IPv4-mapped IPv6 address"], &["must not be an IPv4-mapped IPv6 address"]),
-            ("1.2.3", &["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"], &["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]),
+            (
+                "::ffff:1.2.3.4",
+                &["must not be an IPv4-mapped IPv6 address"],
+                &["must not be an IPv4-mapped IPv6 address"],
+            ),
+            (
+                "1.2.3",
+                &["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"],
+                &["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"],
+            ),
         ];
         for (text, legacy, strict) in cases {
             assert_eq!(texts(legacy_ip(&path, text, &[])), *legacy, "{text}");

@@ -218,7 +218,12 @@ impl ApiError {
     }
 
     fn on(code: u16, reason: Reason, message: String, of: GroupResource<'_>, name: &str) -> Self {
-        let details = Details { name: name.to_owned(), group: of.group.to_owned(), kind: of.resource.to_owned(), ..Details::default() };
+        let details = Details {
+            name: name.to_owned(),
+            group: of.group.to_owned(),
+            kind: of.resource.to_owned(),
+            ..Details::default()
+        };
         Self { code, reason, message, details: Some(Box::new(details)) }
     }
 
@@ -262,19 +267,32 @@ impl ApiError {
     /// 409, no free name was found for a `generateName`.
     pub fn generate_name_conflict<'a>(of: impl Into<GroupResource<'a>>, name: &str, retry_after_seconds: u32) -> Self {
         let of = of.into();
-        let message = format!("{of} {} already exists, the server was not able to generate a unique name for the object", quoted(name));
+        let message = format!(
+            "{of} {} already exists, the server was not able to generate a unique name for the object",
+            quoted(name)
+        );
         Self::on(409, Reason::AlreadyExists, message, of, name).with_retry_after_seconds(retry_after_seconds)
     }
 
     /// 409, with upstream's sentence around the cause.
     pub fn conflict<'a>(of: impl Into<GroupResource<'a>>, name: &str, cause: &str) -> Self {
         let of = of.into();
-        Self::on(409, Reason::Conflict, format!("Operation cannot be fulfilled on {of} {}: {cause}", quoted(name)), of, name)
+        Self::on(
+            409,
+            Reason::Conflict,
+            format!("Operation cannot be fulfilled on {of} {}: {cause}", quoted(name)),
+            of,
+            name,
+        )
     }
 
     /// 409, a stale `resourceVersion`.
     pub fn modified<'a>(of: impl Into<GroupResource<'a>>, name: &str) -> Self {
-        Self::conflict(of, name, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            of,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
 
     /// 422, with a cause per field error.
@@ -282,14 +300,24 @@ impl ApiError {
         let of = of.into();
         let causes = errors
             .iter()
-            .map(|error| Cause { reason: error.kind.reason().to_owned(), message: error.body(), field: error.field.to_string() })
+            .map(|error| Cause {
+                reason: error.kind.reason().to_owned(),
+                message: error.body(),
+                field: error.field.to_string(),
+            })
             .collect();
         let mut message = format!("{of} {} is invalid", quoted(name));
         if !errors.is_empty() {
             message.push_str(": ");
             message.push_str(&aggregate(errors.iter().map(ToString::to_string)));
         }
-        let details = Details { name: name.to_owned(), group: of.group.to_owned(), kind: of.kind.to_owned(), causes, ..Details::default() };
+        let details = Details {
+            name: name.to_owned(),
+            group: of.group.to_owned(),
+            kind: of.kind.to_owned(),
+            causes,
+            ..Details::default()
+        };
         Self { code: 422, reason: Reason::Invalid, message, details: Some(Box::new(details)) }
     }
 
@@ -323,7 +351,13 @@ impl ApiError {
     /// 405, the resource has no such verb.
     pub fn method_not_supported<'a>(of: impl Into<GroupResource<'a>>, action: &str) -> Self {
         let of = of.into();
-        let mut error = Self::on(405, Reason::MethodNotAllowed, format!("{action} is not supported on resources of kind \"{of}\""), of, "");
+        let mut error = Self::on(
+            405,
+            Reason::MethodNotAllowed,
+            format!("{action} is not supported on resources of kind \"{of}\""),
+            of,
+            "",
+        );
         if let Some(details) = &mut error.details {
             details.name.clear();
         }
@@ -339,7 +373,8 @@ impl ApiError {
     /// 415, a body in a format that this request can't have.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let list = accepted.join(", ");
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {list}");
+        let message =
+            format!("the body of the request was in an unknown format - accepted media types include: {list}");
         Self::new(415, Reason::UnsupportedMediaType, message)
     }
 
@@ -372,11 +407,8 @@ impl ApiError {
 
     /// 504, with upstream's cause, for a read from a revision that the server hasn't seen yet.
     pub fn too_large_resource_version(minimum: u64, current: u64, retry_after_seconds: u32) -> Self {
-        Self::timeout(format_args!("Too large resource version: {minimum}, current: {current}"), retry_after_seconds).with_cause(
-            "ResourceVersionTooLarge",
-            "Too large resource version",
-            "",
-        )
+        Self::timeout(format_args!("Too large resource version: {minimum}, current: {current}"), retry_after_seconds)
+            .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
     }
 
     /// 429.
@@ -489,9 +521,20 @@ mod tests {
             (ApiError::forbidden(pods, "", "no"), "pods is forbidden: no"),
             (ApiError::forbidden(pods, "a", "no"), "pods \"a\" is forbidden: no"),
             (ApiError::forbidden(("", ""), "", "no"), "forbidden: no"),
-            (ApiError::invalid(("", "Pod"), "", &[FieldError::required(&name, "name or generateName is required")]), "Pod \"\" is invalid: metadata.name: Required value: name or generateName is required"),
             (
-                ApiError::invalid(("apps", "Deployment"), "a", &[FieldError::required(&name, ""), FieldError::forbidden(&name, "no"), FieldError::required(&name, "")]),
+                ApiError::invalid(("", "Pod"), "", &[FieldError::required(&name, "name or generateName is required")]),
+                "Pod \"\" is invalid: metadata.name: Required value: name or generateName is required",
+            ),
+            (
+                ApiError::invalid(
+                    ("apps", "Deployment"),
+                    "a",
+                    &[
+                        FieldError::required(&name, ""),
+                        FieldError::forbidden(&name, "no"),
+                        FieldError::required(&name, ""),
+                    ],
+                ),
                 "Deployment.apps \"a\" is invalid: [metadata.name: Required value, metadata.name: Forbidden: no]",
             ),
             (ApiError::internal("boom"), "Internal error occurred: boom"),

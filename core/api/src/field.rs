@@ -165,12 +165,22 @@ impl FieldError {
 
     /// A string, map or body over its limit in bytes.
     pub fn too_long(field: &FieldPath, max_bytes: usize) -> Self {
-        Self::of(FieldErrorKind::TooLong, field, json!(""), format!("may not be more than {max_bytes} {}", if max_bytes == 1 { "byte" } else { "bytes" }))
+        Self::of(
+            FieldErrorKind::TooLong,
+            field,
+            json!(""),
+            format!("may not be more than {max_bytes} {}", if max_bytes == 1 { "byte" } else { "bytes" }),
+        )
     }
 
     /// A list over its limit.
     pub fn too_many(field: &FieldPath, actual: usize, max: usize) -> Self {
-        Self::of(FieldErrorKind::TooMany, field, json!(actual), format!("must have at most {max} {}", if max == 1 { "item" } else { "items" }))
+        Self::of(
+            FieldErrorKind::TooMany,
+            field,
+            json!(actual),
+            format!("must have at most {max} {}", if max == 1 { "item" } else { "items" }),
+        )
     }
 
     /// The text of the cause: everything but the field.
@@ -213,9 +223,15 @@ mod tests {
         let path = FieldPath::new("spec").child("ports").index(0);
         let cases = [
             (FieldError::required(&path.child("port"), ""), "spec.ports[0].port: Required value"),
-            (FieldError::invalid(&path, 0, "must be between 1 and 65535, inclusive"), "spec.ports[0]: Invalid value: 0: must be between 1 and 65535, inclusive"),
+            (
+                FieldError::invalid(&path, 0, "must be between 1 and 65535, inclusive"),
+                "spec.ports[0]: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
             (FieldError::duplicate(&path.child("name"), "a"), "spec.ports[0].name: Duplicate value: \"a\""),
-            (FieldError::not_supported(&path, "X", &["UDP", "TCP"]), "spec.ports[0]: Unsupported value: \"X\": supported values: \"TCP\", \"UDP\""),
+            (
+                FieldError::not_supported(&path, "X", &["UDP", "TCP"]),
+                "spec.ports[0]: Unsupported value: \"X\": supported values: \"TCP\", \"UDP\"",
+            ),
             (FieldError::forbidden(&FieldPath::default().key("a"), "no"), "[a]: Forbidden: no"),
         ];
         for (error, expect) in cases {

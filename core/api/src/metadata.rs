@@ -63,7 +63,9 @@ fn validate_name(object: &Object, rule: NameRule, path: &FieldPath) -> FieldErro
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
     } else {
-        errors.extend(rule.check(name, false).into_iter().map(|problem| FieldError::invalid(&path.child("name"), name, problem)));
+        errors.extend(
+            rule.check(name, false).into_iter().map(|problem| FieldError::invalid(&path.child("name"), name, problem)),
+        );
     }
     errors
 }
@@ -76,7 +78,9 @@ fn validate_at(metadata: &Value, namespaced: bool, path: &FieldPath) -> FieldErr
     match (namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(&at, "")),
         (true, false) => {
-            errors.extend(names::dns1123_label(namespace).into_iter().map(|problem| FieldError::invalid(&at, namespace, problem)));
+            errors.extend(
+                names::dns1123_label(namespace).into_iter().map(|problem| FieldError::invalid(&at, namespace, problem)),
+            );
         }
         (false, false) => errors.push(FieldError::forbidden(&at, "not allowed on this type")),
         (false, true) => {}
@@ -97,7 +101,9 @@ fn validate_at(metadata: &Value, namespaced: bool, path: &FieldPath) -> FieldErr
 pub fn validate_labels(labels: Option<&Map<String, Value>>, path: &FieldPath) -> FieldErrors {
     let mut errors = FieldErrors::new();
     for (key, value) in labels.into_iter().flatten() {
-        errors.extend(names::qualified_name(key).into_iter().map(|problem| FieldError::invalid(path, key.as_str(), problem)));
+        errors.extend(
+            names::qualified_name(key).into_iter().map(|problem| FieldError::invalid(path, key.as_str(), problem)),
+        );
         let value = value.as_str().unwrap_or_default();
         errors.extend(names::label_value(value).into_iter().map(|problem| FieldError::invalid(path, value, problem)));
     }
@@ -140,7 +146,9 @@ fn validate_owner_references(owners: &[Value], path: &FieldPath) -> FieldErrors 
             match &controller {
                 None => controller = Some(this),
                 Some(first) => {
-                    let detail = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}");
+                    let detail = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    );
                     errors.push(FieldError::invalid(path, owners.to_vec(), detail));
                 }
             }
@@ -256,9 +264,23 @@ mod tests {
             (json!({"name": "a", "namespace": "n"}), true, &[]),
             (json!({}), false, &["metadata.name: Required value: name or generateName is required"]),
             (json!({"name": "a"}), true, &["metadata.namespace: Required value"]),
-            (json!({"name": "a", "namespace": "n"}), false, &["metadata.namespace: Forbidden: not allowed on this type"]),
-            (json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "l1"}]}), false, &["metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"]),
-            (json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]}), false, &["metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set"]),
+            (
+                json!({"name": "a", "namespace": "n"}),
+                false,
+                &["metadata.namespace: Forbidden: not allowed on this type"],
+            ),
+            (
+                json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "l1"}]}),
+                false,
+                &["metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"],
+            ),
+            (
+                json!({"name": "a", "finalizers": ["orphan", "foregroundDeletion"]}),
+                false,
+                &[
+                    "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set",
+                ],
+            ),
         ];
         for (metadata, namespaced, expect) in cases {
             assert_eq!(texts(validate(&json!({"metadata": metadata}), *namespaced, NameRule::DnsSubdomain)), *expect);

@@ -12,7 +12,8 @@ pub const SUBDOMAIN_BYTES_MAX: usize = 253;
 const LABEL_FORM: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN_FORM: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const KEY_FORM: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const KEY_TEXT: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const KEY_TEXT: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 
 /// Upstream's `RegexError`: the message with examples and the form.
 pub fn form_error(message: &str, form: &str, examples: &[&str]) -> String {
@@ -129,14 +130,17 @@ pub fn qualified_name(text: &str) -> Problems {
                 problems.push("prefix part must be non-empty".to_owned());
             } else {
                 // Here upstream counts bytes in its message, elsewhere characters.
-                let told = dns1123_subdomain(prefix).into_iter().map(|text| text.replace("253 characters", "253 bytes"));
+                let told =
+                    dns1123_subdomain(prefix).into_iter().map(|text| text.replace("253 characters", "253 bytes"));
                 problems.extend(told.map(|problem| format!("prefix part {problem}")));
             }
             name
         }
         _ => {
             let text = form_error(KEY_TEXT, KEY_FORM, &["MyName", "my.name", "123-abc"]);
-            return vec![format!("a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
@@ -157,7 +161,8 @@ pub fn label_value(text: &str) -> Problems {
         problems.push(format!("must be no more than {LABEL_BYTES_MAX} bytes"));
     }
     if !text.is_empty() && !is_key_form(text) {
-        let message = format!("a valid label must be an empty string or consist of {}", &KEY_TEXT["must consist of ".len()..]);
+        let message =
+            format!("a valid label must be an empty string or consist of {}", &KEY_TEXT["must consist of ".len()..]);
         problems.push(form_error(&message, &format!("({KEY_FORM})?"), &["MyValue", "my_value", "12345"]));
     }
     problems
@@ -223,7 +228,11 @@ pub fn http_header_name(text: &str) -> Problems {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Problems::new();
     }
-    vec![form_error("a valid HTTP header must consist of alphanumeric characters or '-'", "[-A-Za-z0-9]+", &["X-Header-Name"])]
+    vec![form_error(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
 }
 
 /// The name of an environment variable, as upstream has accepted it for long.
@@ -330,14 +339,48 @@ mod tests {
         let long = "a".repeat(64);
         let cases: &[(fn(&str) -> Problems, &str, &[&str])] = &[
             (dns1123_label, "a.b", &["must not contain dots"]),
-            (dns1123_label, "A", &["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]),
+            (
+                dns1123_label,
+                "A",
+                &[
+                    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                ],
+            ),
             (dns1123_label, &long, &["must be no more than 63 characters"]),
-            (dns1123_subdomain, "a..b", &["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]),
-            (label_value, "-", &["a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"]),
+            (
+                dns1123_subdomain,
+                "a..b",
+                &[
+                    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                ],
+            ),
+            (
+                label_value,
+                "-",
+                &[
+                    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+                ],
+            ),
             (label_value, &long, &["must be no more than 63 bytes"]),
-            (qualified_name, "/", &["prefix part must be non-empty", "name part must be non-empty", "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"]),
+            (
+                qualified_name,
+                "/",
+                &[
+                    "prefix part must be non-empty",
+                    "name part must be non-empty",
+                    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                ],
+            ),
             (config_map_key, "..", &["must not be '..'"]),
-            (port_name, "--", &["must contain at least one letter (a-z)", "must not contain consecutive hyphens", "must not begin or end with a hyphen"]),
+            (
+                port_name,
+                "--",
+                &[
+                    "must contain at least one letter (a-z)",
+                    "must not contain consecutive hyphens",
+                    "must not begin or end with a hyphen",
+                ],
+            ),
             (path_segment, "a/b%", &["may not contain '/'", "may not contain '%'"]),
         ];
         for (check, text, expect) in cases {

@@ -277,10 +277,37 @@ mod tests {
     #[test]
     fn quantities_are_written_canonically() {
         let cases = [
-            ("0", "0"), ("0Mi", "0"), ("1", "1"), ("1000m", "1"), ("1500m", "1500m"), ("0.5", "500m"), (".5", "500m"), ("1.", "1"), ("100m", "100m"),
-            ("1024Ki", "1Mi"), ("1024", "1024"), ("1Gi", "1Gi"), ("1.5Gi", "1536Mi"), ("0.5Ki", "512"), ("1000", "1k"), ("12e6", "12e6"),
-            ("1e3", "1e3"), ("1E", "1E"), ("1.1n", "2n"), ("0.1n", "1n"), ("-1.1n", "-2n"), ("+1", "1"), ("-1Mi", "-1Mi"), ("1M", "1M"), ("10Ei", "9223372036854775807"),
-            ("123456789", "123456789"), ("1.5m", "1500u"), ("0.0001Ki", "102400u"), ("100e-3", "100e-3"), ("1e-3", "1e-3"), ("12000e3", "12e6"),
+            ("0", "0"),
+            ("0Mi", "0"),
+            ("1", "1"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("0.5", "500m"),
+            (".5", "500m"),
+            ("1.", "1"),
+            ("100m", "100m"),
+            ("1024Ki", "1Mi"),
+            ("1024", "1024"),
+            ("1Gi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+            ("1000", "1k"),
+            ("12e6", "12e6"),
+            ("1e3", "1e3"),
+            ("1E", "1E"),
+            ("1.1n", "2n"),
+            ("0.1n", "1n"),
+            ("-1.1n", "-2n"),
+            ("+1", "1"),
+            ("-1Mi", "-1Mi"),
+            ("1M", "1M"),
+            ("10Ei", "9223372036854775807"),
+            ("123456789", "123456789"),
+            ("1.5m", "1500u"),
+            ("0.0001Ki", "102400u"),
+            ("100e-3", "100e-3"),
+            ("1e-3", "1e-3"),
+            ("12000e3", "12e6"),
         ];
         for (text, expect) in cases {
             assert_eq!(canonical(text).as_deref(), Ok(expect), "{text}");
@@ -290,8 +317,16 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_refused() {
         let cases = [
-            ("", ParseError::Form), ("a", ParseError::Form), ("1.2.3", ParseError::Form), ("1 Gi", ParseError::Form), ("1GB", ParseError::Form),
-            ("1Gim", ParseError::Suffix), ("1K", ParseError::Suffix), ("1e", ParseError::Suffix), (".", ParseError::Number), ("-", ParseError::Form),
+            ("", ParseError::Form),
+            ("a", ParseError::Form),
+            ("1.2.3", ParseError::Form),
+            ("1 Gi", ParseError::Form),
+            ("1GB", ParseError::Form),
+            ("1Gim", ParseError::Suffix),
+            ("1K", ParseError::Suffix),
+            ("1e", ParseError::Suffix),
+            (".", ParseError::Number),
+            ("-", ParseError::Form),
         ];
         for (text, expect) in cases {
             assert_eq!(text.parse::<Quantity>().map_err(|error| error), Err(expect), "{text}");

@@ -30,8 +30,16 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, in discovery's order.
-    pub const ALL: [Self; 8] =
-        [Self::Create, Self::Delete, Self::DeleteCollection, Self::Get, Self::List, Self::Patch, Self::Update, Self::Watch];
+    pub const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Delete,
+        Self::DeleteCollection,
+        Self::Get,
+        Self::List,
+        Self::Patch,
+        Self::Update,
+        Self::Watch,
+    ];
 
     /// The word in discovery documents and RBAC rules.
     pub fn as_str(self) -> &'static str {
@@ -166,7 +174,8 @@ impl ResourceTable {
     /// The resources that every server has.
     pub fn builtin() -> &'static ResourceTable {
         static TABLE: LazyLock<ResourceTable> = LazyLock::new(|| {
-            let file: File = toml::from_str(include_str!("../data/resources.toml")).expect("data/resources.toml is checked by a test");
+            let file: File = toml::from_str(include_str!("../data/resources.toml"))
+                .expect("data/resources.toml is checked by a test");
             ResourceTable::new(file.resource.into_iter().map(Row::resource).collect())
         });
         &TABLE
@@ -290,10 +299,14 @@ impl Row {
                 let mut next = || parts.next().unwrap_or_default();
                 StorageKey { group: next(), version: next(), plural: next() }
             }
-            None => StorageKey { group: self.group.clone(), version: self.version.clone(), plural: self.plural.clone() },
+            None => {
+                StorageKey { group: self.group.clone(), version: self.version.clone(), plural: self.plural.clone() }
+            }
         };
         Resource {
-            definition: crate::schema::definition_of(&self.group, &self.version, &self.kind).unwrap_or_default().to_owned(),
+            definition: crate::schema::definition_of(&self.group, &self.version, &self.kind)
+                .unwrap_or_default()
+                .to_owned(),
             list_kind: format!("{}List", self.kind),
             singular: self.kind.to_lowercase(),
             group: self.group,
@@ -321,11 +334,21 @@ mod tests {
         let cases = [
             ("", "v1", "pods", "Pod", "pods", "v1"),
             ("apps", "v1", "deployments", "Deployment", "deployments.apps", "apps/v1"),
-            ("rbac.authorization.k8s.io", "v1", "roles", "Role", "roles.rbac.authorization.k8s.io", "rbac.authorization.k8s.io/v1"),
+            (
+                "rbac.authorization.k8s.io",
+                "v1",
+                "roles",
+                "Role",
+                "roles.rbac.authorization.k8s.io",
+                "rbac.authorization.k8s.io/v1",
+            ),
         ];
         for (group, version, plural, kind, qualified, api_version) in cases {
             let row = table.get(group, version, plural).expect(plural);
-            assert_eq!((row.kind.as_str(), row.qualified().as_str(), row.api_version().as_str()), (kind, qualified, api_version));
+            assert_eq!(
+                (row.kind.as_str(), row.qualified().as_str(), row.api_version().as_str()),
+                (kind, qualified, api_version)
+            );
             assert_eq!(table.by_kind(group, version, kind), Some(row));
         }
         assert_eq!(table.get("apps", "v9", "deployments"), None);
@@ -348,7 +371,11 @@ mod tests {
         assert!(events.is_converted());
         let old = table.get("autoscaling", "v1", "horizontalpodautoscalers").expect("a row");
         assert_eq!(table.storage_of(old).version, "v2");
-        let token = table.get("", "v1", "serviceaccounts").and_then(|row| row.subresource("token")).expect("a subresource");
-        assert_eq!((token.group.as_str(), token.version.as_str(), token.kind.as_str()), ("authentication.k8s.io", "v1", "TokenRequest"));
+        let token =
+            table.get("", "v1", "serviceaccounts").and_then(|row| row.subresource("token")).expect("a subresource");
+        assert_eq!(
+            (token.group.as_str(), token.version.as_str(), token.kind.as_str()),
+            ("authentication.k8s.io", "v1", "TokenRequest")
+        );
     }
 }

@@ -11,7 +11,15 @@ const MICRO_LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
 /// `2026-01-02T03:04:05Z`.
 pub fn format(time: Timestamp) -> String {
     let time = time.to_zoned(TimeZone::UTC);
-    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", time.year(), time.month(), time.day(), time.hour(), time.minute(), time.second())
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        time.year(),
+        time.month(),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
 }
 
 /// `2026-01-02T03:04:05.000006Z`.
@@ -36,7 +44,10 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, String> {
 /// The same with microseconds, which must all be there.
 pub fn canonical_micro(text: &str) -> Result<Cow<'_, str>, String> {
     let bytes = text.as_bytes();
-    let time = is_rfc3339(text, Some(6)).then(|| text.parse().ok()).flatten().ok_or_else(|| parse_error(text, MICRO_LAYOUT))?;
+    let time = is_rfc3339(text, Some(6))
+        .then(|| text.parse().ok())
+        .flatten()
+        .ok_or_else(|| parse_error(text, MICRO_LAYOUT))?;
     if bytes.len() == 27 && bytes[26] == b'Z' { Ok(Cow::Borrowed(text)) } else { Ok(Cow::Owned(format_micro(time))) }
 }
 
@@ -46,7 +57,10 @@ fn is_rfc3339(text: &str, fraction: Option<usize>) -> bool {
     let pattern = b"dddd-dd-ddTdd:dd:dd";
     let matches = |bytes: &[u8], pattern: &[u8]| {
         bytes.len() == pattern.len()
-            && bytes.iter().zip(pattern).all(|(byte, expect)| if *expect == b'd' { byte.is_ascii_digit() } else { byte == expect })
+            && bytes
+                .iter()
+                .zip(pattern)
+                .all(|(byte, expect)| if *expect == b'd' { byte.is_ascii_digit() } else { byte == expect })
     };
     let Some((head, rest)) = bytes.split_at_checked(pattern.len()) else { return false };
     let digits = match rest.split_first() {
@@ -65,7 +79,18 @@ fn is_rfc3339(text: &str, fraction: Option<usize>) -> bool {
 /// Go's `time.ParseError`, as far as it can be told which part of the layout failed.
 fn parse_error(text: &str, layout: &str) -> String {
     let parts: [(&str, usize); 12] = [
-        ("2006", 4), ("-", 1), ("01", 2), ("-", 1), ("02", 2), ("T", 1), ("15", 2), (":", 1), ("04", 2), (":", 1), ("05", 2), ("Z07:00", 0),
+        ("2006", 4),
+        ("-", 1),
+        ("01", 2),
+        ("-", 1),
+        ("02", 2),
+        ("T", 1),
+        ("15", 2),
+        (":", 1),
+        ("04", 2),
+        (":", 1),
+        ("05", 2),
+        ("Z07:00", 0),
     ];
     let mut rest = text;
     for (part, width) in parts {
@@ -102,8 +127,16 @@ mod tests {
             ("2026-01-02T03:04:05Z", Ok("2026-01-02T03:04:05Z")),
             ("2026-01-02T03:04:05.9Z", Ok("2026-01-02T03:04:05Z")),
             ("2026-01-02T03:04:05+02:00", Ok("2026-01-02T01:04:05Z")),
-            ("yesterday", Err("parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\"")),
-            ("2026-01-02", Err("parsing time \"2026-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\"")),
+            (
+                "yesterday",
+                Err(
+                    "parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\"",
+                ),
+            ),
+            (
+                "2026-01-02",
+                Err("parsing time \"2026-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\""),
+            ),
         ];
         for (text, expect) in cases {
             assert_eq!(canonical(text).as_deref(), expect.map_err(str::to_owned).as_deref(), "{text}");
@@ -111,6 +144,9 @@ mod tests {
         assert_eq!(canonical_micro("2026-01-02T03:04:05.000001+00:00").as_deref(), Ok("2026-01-02T03:04:05.000001Z"));
         assert!(canonical_micro("2026-01-02T03:04:05Z").is_err());
         let time: Timestamp = "2026-01-02T03:04:05.000006Z".parse().expect("a time");
-        assert_eq!((format(time).as_str(), format_micro(time).as_str()), ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000006Z"));
+        assert_eq!(
+            (format(time).as_str(), format_micro(time).as_str()),
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000006Z")
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -68,7 +68,8 @@ impl Authority {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = params(common_name, None, now, AUTHORITY_VALIDITY_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // As kubeadm does, so that a verifier of names accepts the authority in a chain, too.
         params.subject_alt_names = vec![SanType::DnsName(common_name.try_into().map_err(failed)?)];
         let certificate = params.self_signed(&key).map_err(failed)?;
@@ -79,7 +80,8 @@ impl Authority {
     /// An authority from PEM: its own certificate and its key.
     pub fn from_pem(identity: Identity) -> Result<Self, Error> {
         let key = KeyPair::from_pem(&identity.key_pem).map_err(|error| Error::invalid("the authority's key", error))?;
-        let issuer = Issuer::from_ca_cert_pem(&identity.certificate_pem, key).map_err(|error| Error::invalid("the authority's certificate", error))?;
+        let issuer = Issuer::from_ca_cert_pem(&identity.certificate_pem, key)
+            .map_err(|error| Error::invalid("the authority's certificate", error))?;
         Ok(Self { identity, issuer })
     }
 
@@ -105,7 +107,10 @@ impl Authority {
         let mut params = params(profile.common_name, profile.organization, now, CERTIFICATE_VALIDITY_DAYS);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         for name in &profile.dns_names {
-            let name = name.as_str().try_into().map_err(|source| Error::Make { what: format!("a certificate for the name {name:?}"), source })?;
+            let name = name
+                .as_str()
+                .try_into()
+                .map_err(|source| Error::Make { what: format!("a certificate for the name {name:?}"), source })?;
             params.subject_alt_names.push(SanType::DnsName(name));
         }
         params.subject_alt_names.extend(profile.addresses.iter().map(|address| SanType::IpAddress(*address)));

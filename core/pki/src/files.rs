@@ -23,7 +23,11 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, Error> {
 
 /// Makes a folder that only its owner enters, with its parents.
 pub fn make_folder(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Write { path: path.to_owned(), source })
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// Writes a file as a whole or not at all: a reader sees the old text or the new one, and no one ever sees a secret

@@ -48,7 +48,8 @@ pub struct VerifyingKey {
 impl VerifyingKey {
     /// A key from a `PUBLIC KEY` PEM.
     pub fn from_pem(pem: &str) -> Result<Self, Error> {
-        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|error| Error::invalid("a public key", error))?;
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| Error::invalid("a public key", error))?;
         Self::from_spki(&der)
     }
 
@@ -61,10 +62,15 @@ impl VerifyingKey {
         let (algorithm, own) = match info.parsed().map_err(|error| invalid(&error))? {
             PublicKey::EC(point) if key.len() == 65 && key.first() == Some(&4) && point.key_size() == 256 => {
                 let (x, y) = key[1..].split_at(32);
-                (Algorithm::Es256, json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}))
+                (
+                    Algorithm::Es256,
+                    json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)}),
+                )
             }
             PublicKey::RSA(rsa) => {
-                let strip = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(&bytes[bytes.iter().take_while(|byte| **byte == 0).count()..]);
+                let strip = |bytes: &[u8]| {
+                    URL_SAFE_NO_PAD.encode(&bytes[bytes.iter().take_while(|byte| **byte == 0).count()..])
+                };
                 (Algorithm::Rs256, json!({"kty": "RSA", "n": strip(rsa.modulus), "e": strip(rsa.exponent)}))
             }
             _ => return Err(Error::invalid("a public key", "neither RSA nor ECDSA on P-256")),
@@ -113,7 +119,8 @@ pub struct ServiceAccountKeys {
 impl ServiceAccountKeys {
     /// A new ES256 key.
     pub fn generate() -> Result<Self, Error> {
-        let key = rcgen::KeyPair::generate().map_err(|source| Error::Make { what: "the service account key".to_owned(), source })?;
+        let key = rcgen::KeyPair::generate()
+            .map_err(|source| Error::Make { what: "the service account key".to_owned(), source })?;
         Self::from_private_pem(&key.serialize_pem())
     }
 
@@ -127,17 +134,26 @@ impl ServiceAccountKeys {
                 let bytes = bytes.secret_pkcs8_der();
                 match EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, bytes, &random) {
                     Ok(key) => {
-                        let spki = rcgen::KeyPair::from_pem(pem).map_err(|error| invalid(&error))?.subject_public_key_info();
+                        let spki =
+                            rcgen::KeyPair::from_pem(pem).map_err(|error| invalid(&error))?.subject_public_key_info();
                         (Signer::Es256(key), spki)
                     }
                     Err(_) => rsa(RsaKeyPair::from_pkcs8(bytes).map_err(|error| invalid(&error))?),
                 }
             }
-            PrivateKeyDer::Pkcs1(bytes) => rsa(RsaKeyPair::from_der(bytes.secret_pkcs1_der()).map_err(|error| invalid(&error))?),
+            PrivateKeyDer::Pkcs1(bytes) => {
+                rsa(RsaKeyPair::from_der(bytes.secret_pkcs1_der()).map_err(|error| invalid(&error))?)
+            }
             _ => return Err(invalid(&"a PKCS#8 key, or an RSA key, is needed")),
         };
         let own = VerifyingKey::from_spki(&spki)?;
-        Ok(Self { signer, own, others: Vec::new(), private_pem: pem.to_owned(), public_pem: pem_of("PUBLIC KEY", &spki) })
+        Ok(Self {
+            signer,
+            own,
+            others: Vec::new(),
+            private_pem: pem.to_owned(),
+            public_pem: pem_of("PUBLIC KEY", &spki),
+        })
     }
 
     /// Accepts tokens of another key, too: one that is being replaced, or another server's.
@@ -208,7 +224,8 @@ impl ServiceAccountKeys {
 
 fn rsa(key: RsaKeyPair) -> (Signer, Vec<u8>) {
     // SubjectPublicKeyInfo { rsaEncryption, NULL, BIT STRING { PKCS#1 public key } }: RFC 3279, 2.3.1.
-    const ALGORITHM: [u8; 15] = [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    const ALGORITHM: [u8; 15] =
+        [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
     let mut bits = vec![0];
     bits.extend_from_slice(key.public_key().as_ref());
     let mut body = ALGORITHM.to_vec();

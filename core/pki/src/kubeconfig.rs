@@ -132,7 +132,11 @@ impl Kubeconfig {
     /// A kubeconfig with one cluster, one user and the context `user@cluster`, which is current.
     pub fn new(cluster_name: &str, server: &str, ca_pem: &str, user_name: &str, user: User) -> Self {
         let context_name = format!("{user_name}@{cluster_name}");
-        let cluster = Cluster { server: server.to_owned(), certificate_authority_data: Some(STANDARD.encode(ca_pem)), ..Cluster::default() };
+        let cluster = Cluster {
+            server: server.to_owned(),
+            certificate_authority_data: Some(STANDARD.encode(ca_pem)),
+            ..Cluster::default()
+        };
         let context = Context { cluster: cluster_name.to_owned(), user: user_name.to_owned(), ..Context::default() };
         Self {
             api_version: "v1".to_owned(),
@@ -196,7 +200,11 @@ impl Kubeconfig {
         add(&mut self.clusters, other.clusters);
         add(&mut self.contexts, other.contexts);
         add(&mut self.users, other.users);
-        for (text, new) in [(&mut self.api_version, other.api_version), (&mut self.kind, other.kind), (&mut self.current_context, other.current_context)] {
+        for (text, new) in [
+            (&mut self.api_version, other.api_version),
+            (&mut self.kind, other.kind),
+            (&mut self.current_context, other.current_context),
+        ] {
             if text.is_empty() {
                 *text = new;
             }
@@ -281,7 +289,10 @@ mod tests {
         assert_eq!(over.current_context, "u@a");
         assert_eq!(over.users.len(), 1);
         assert_eq!(over.users[0].entry.user.token.as_deref(), Some("2"));
-        assert_eq!(over.resolve(Some("u@b")).map(|(cluster, ..)| cluster.server.as_str()), Some("https://127.0.0.1:6443"));
+        assert_eq!(
+            over.resolve(Some("u@b")).map(|(cluster, ..)| cluster.server.as_str()),
+            Some("https://127.0.0.1:6443")
+        );
 
         let mut empty = Kubeconfig::default();
         empty.overlay(sample("b", "u", "2"));

@@ -78,11 +78,17 @@ impl Pki {
         let ca = authority(folder, "ca", "kubernetes", now)?;
         let front_proxy_ca = authority(folder, "front-proxy-ca", "front-proxy-ca", now)?;
 
-        let client = |name: &str, common_name: &str, organization: Option<&str>| client(folder, name, &ca, &ClientProfile { common_name, organization }, now);
+        let client = |name: &str, common_name: &str, organization: Option<&str>| {
+            client(folder, name, &ca, &ClientProfile { common_name, organization }, now)
+        };
         let node_user = format!("system:node:{}", options.node_name);
         let pki = Self {
             apiserver: server(folder, "apiserver", &ca, &apiserver_profile(options), now)?,
-            apiserver_kubelet_client: client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some(CLUSTER_ADMINS))?,
+            apiserver_kubelet_client: client(
+                "apiserver-kubelet-client",
+                "kube-apiserver-kubelet-client",
+                Some(CLUSTER_ADMINS),
+            )?,
             kubelet: server(folder, "kubelet", &ca, &kubelet_profile(options, &node_user), now)?,
             kubelet_client: client("kubelet-client", &node_user, Some(NODES))?,
             controller_manager: client("controller-manager", "system:kube-controller-manager", None)?,
@@ -118,14 +124,20 @@ impl Pki {
 
 /// The names and addresses under which clients know the API server.
 fn apiserver_profile(options: &PkiOptions) -> ServerProfile<'static> {
-    let mut dns_names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+    let mut dns_names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
     dns_names.push(format!("kubernetes.default.svc.{}", options.cluster_domain));
     dns_names.push("localhost".to_owned());
     dns_names.push(options.node_name.clone());
     dns_names.extend(options.extra_names.iter().cloned());
     let mut addresses = vec![options.service_address, options.advertise_address, IpAddr::from([127, 0, 0, 1])];
     addresses.extend(&options.extra_addresses);
-    ServerProfile { common_name: "kube-apiserver", organization: None, dns_names: unique(dns_names), addresses: unique(addresses) }
+    ServerProfile {
+        common_name: "kube-apiserver",
+        organization: None,
+        dns_names: unique(dns_names),
+        addresses: unique(addresses),
+    }
 }
 
 fn kubelet_profile<'a>(options: &PkiOptions, node_user: &'a str) -> ServerProfile<'a> {
@@ -157,7 +169,13 @@ fn authority(folder: &Path, name: &str, common_name: &str, now: OffsetDateTime) 
     }
 }
 
-fn client(folder: &Path, name: &str, ca: &Authority, profile: &ClientProfile<'_>, now: OffsetDateTime) -> Result<Identity, Error> {
+fn client(
+    folder: &Path,
+    name: &str,
+    ca: &Authority,
+    profile: &ClientProfile<'_>,
+    now: OffsetDateTime,
+) -> Result<Identity, Error> {
     if let Some(identity) = load(folder, name)?
         && inspect(name, &identity.certificate_pem, ca.certificate_pem()).is_ok_and(|seen| {
             belongs(&seen.public_key, &identity)
@@ -173,7 +191,13 @@ fn client(folder: &Path, name: &str, ca: &Authority, profile: &ClientProfile<'_>
     Ok(identity)
 }
 
-fn server(folder: &Path, name: &str, ca: &Authority, profile: &ServerProfile<'_>, now: OffsetDateTime) -> Result<Identity, Error> {
+fn server(
+    folder: &Path,
+    name: &str,
+    ca: &Authority,
+    profile: &ServerProfile<'_>,
+    now: OffsetDateTime,
+) -> Result<Identity, Error> {
     if let Some(identity) = load(folder, name)?
         && inspect(name, &identity.certificate_pem, ca.certificate_pem()).is_ok_and(|seen| {
             belongs(&seen.public_key, &identity)
@@ -193,7 +217,8 @@ fn server(folder: &Path, name: &str, ca: &Authority, profile: &ServerProfile<'_>
 fn service_account_keys(folder: &Path) -> Result<ServiceAccountKeys, Error> {
     let path = folder.join("sa.key");
     if let Some(pem) = read_if_exists(&path)? {
-        return ServiceAccountKeys::from_private_pem(&pem).map_err(|error| Error::invalid(path.display().to_string(), error));
+        return ServiceAccountKeys::from_private_pem(&pem)
+            .map_err(|error| Error::invalid(path.display().to_string(), error));
     }
     let keys = ServiceAccountKeys::generate()?;
     write_atomically(&folder.join("sa.pub"), keys.public_pem(), PUBLIC)?;
@@ -247,7 +272,21 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pki");
         let first = open(&path, &options(), 0);
-        for name in ["ca", "front-proxy-ca", "apiserver", "apiserver-kubelet-client", "front-proxy-client", "kubelet", "kubelet-client", "controller-manager", "scheduler", "admin", "super-admin", "proxy", "sa"] {
+        for name in [
+            "ca",
+            "front-proxy-ca",
+            "apiserver",
+            "apiserver-kubelet-client",
+            "front-proxy-client",
+            "kubelet",
+            "kubelet-client",
+            "controller-manager",
+            "scheduler",
+            "admin",
+            "super-admin",
+            "proxy",
+            "sa",
+        ] {
             let mode = std::fs::metadata(path.join(format!("{name}.key"))).expect(name).permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
@@ -280,7 +319,18 @@ mod tests {
         let ca = pki.ca.certificate_pem();
         let seen = inspect("apiserver", &pki.apiserver.certificate_pem, ca).expect("a certificate");
         let names: Vec<&str> = seen.dns_names.iter().map(String::as_str).collect();
-        assert_eq!(names, ["api.example.org", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "n1"]);
+        assert_eq!(
+            names,
+            [
+                "api.example.org",
+                "kubernetes",
+                "kubernetes.default",
+                "kubernetes.default.svc",
+                "kubernetes.default.svc.cluster.local",
+                "localhost",
+                "n1"
+            ]
+        );
         let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.5", "10.96.0.1", "127.0.0.1"]);
         let cases = [

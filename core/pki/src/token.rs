@@ -144,7 +144,9 @@ impl ServiceAccountKeys {
         let header: Header = part(header)?;
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?;
         // The key decides on the algorithm, not the token: a token can't talk a key into another one.
-        let good = self.candidates(&header.kid).any(|key| key.algorithm().name() == header.alg && key.verifies(message, &signature));
+        let good = self
+            .candidates(&header.kid)
+            .any(|key| key.algorithm().name() == header.alg && key.verifies(message, &signature));
         if !good {
             return Err(TokenError::Signature);
         }
@@ -284,7 +286,9 @@ mod tests {
         let keys = ServiceAccountKeys::generate().expect("a key");
         let jwks = keys.jwks();
         let key = &jwks["keys"][0];
-        for (field, expect) in [("kty", "EC"), ("crv", "P-256"), ("use", "sig"), ("alg", "ES256"), ("kid", keys.own_key().id())] {
+        for (field, expect) in
+            [("kty", "EC"), ("crv", "P-256"), ("use", "sig"), ("alg", "ES256"), ("kid", keys.own_key().id())]
+        {
             assert_eq!(key[field], expect, "{field}");
         }
         insta::assert_snapshot!(keys.openid_configuration("https://i", "https://h/openid/v1/jwks"), @r#"{"id_token_signing_alg_values_supported":["ES256"],"issuer":"https://i","jwks_uri":"https://h/openid/v1/jwks","response_types_supported":["id_token"],"subject_types_supported":["public"]}"#);

@@ -148,10 +148,7 @@ impl PluginError {
 
     /// Whether the plugin broke its contract, rather than answered with an error.
     pub fn is_misbehaviour(&self) -> bool {
-        matches!(
-            self,
-            Self::Trap { .. } | Self::Timeout { .. } | Self::Memory { .. } | Self::BadAnswer { .. }
-        )
+        matches!(self, Self::Trap { .. } | Self::Timeout { .. } | Self::Memory { .. } | Self::BadAnswer { .. })
     }
 
     /// A short CamelCase word for an event's reason.

@@ -13,9 +13,7 @@ use std::sync::Arc;
 pub enum StoreError {
     /// The revision asked for has been compacted away. For a watch it ends the stream: list again,
     /// then watch from the revision of that list.
-    #[error(
-        "revision {requested} of the store has been compacted: the oldest that is left is {compact_revision}"
-    )]
+    #[error("revision {requested} of the store has been compacted: the oldest that is left is {compact_revision}")]
     Compacted {
         /// What was asked for (0 when the engine can't tell).
         requested: i64,
@@ -130,19 +128,7 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         );
         let source = Arc::new(source);
-        if full {
-            StoreError::NoSpace {
-                operation,
-                path,
-                source,
-            }
-        } else {
-            StoreError::Io {
-                operation,
-                path,
-                source,
-            }
-        }
+        if full { StoreError::NoSpace { operation, path, source } } else { StoreError::Io { operation, path, source } }
     }
 
     /// Whether the revision asked for has been compacted away.
@@ -157,22 +143,11 @@ mod tests {
 
     #[test]
     fn texts() {
-        let locked = StoreError::Locked {
-            dir: "/d".into(),
-            holder_pid: Some(7),
-        };
+        let locked = StoreError::Locked { dir: "/d".into(), holder_pid: Some(7) };
         assert_eq!(locked.to_string(), "store folder /d is in use by process 7");
-        let full = StoreError::from_io(
-            "commit",
-            "/d/f",
-            io::Error::from(io::ErrorKind::StorageFull),
-        );
+        let full = StoreError::from_io("commit", "/d/f", io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, StoreError::NoSpace { .. }), "{full:?}");
-        let refused = StoreError::from_io(
-            "open",
-            "/d/f",
-            io::Error::from(io::ErrorKind::PermissionDenied),
-        );
+        let refused = StoreError::from_io("open", "/d/f", io::Error::from(io::ErrorKind::PermissionDenied));
         assert_eq!(refused.to_string(), "cannot open /d/f: permission denied");
     }
 }

@@ -27,11 +27,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
 pub fn prefix_range(prefix: impl Into<Bytes>) -> (Bytes, Bytes) {
     let prefix = prefix.into();
     let end = prefix_end(&prefix);
-    if prefix.is_empty() {
-        (Bytes::from_static(b"\0"), end)
-    } else {
-        (prefix, end)
-    }
+    if prefix.is_empty() { (Bytes::from_static(b"\0"), end) } else { (prefix, end) }
 }
 
 /// Whether `key` lies in the range.
@@ -59,12 +55,9 @@ mod tests {
 
     #[test]
     fn ends_of_prefixes() {
-        for (prefix, end) in [
-            (&b"/a/"[..], &b"/a0"[..]),
-            (b"a\xff", b"b"),
-            (b"\xff\xff", RANGE_END_ALL),
-            (b"", RANGE_END_ALL),
-        ] {
+        for (prefix, end) in
+            [(&b"/a/"[..], &b"/a0"[..]), (b"a\xff", b"b"), (b"\xff\xff", RANGE_END_ALL), (b"", RANGE_END_ALL)]
+        {
             assert_eq!(prefix_end(prefix), end, "{}", prefix.escape_ascii());
         }
     }
@@ -80,11 +73,7 @@ mod tests {
             ("a", "c", "c", false),
             ("c", "a", "b", false),
         ] {
-            assert_eq!(
-                contains(start.as_bytes(), end.as_bytes(), key.as_bytes()),
-                inside,
-                "{key} in [{start}, {end})"
-            );
+            assert_eq!(contains(start.as_bytes(), end.as_bytes(), key.as_bytes()), inside, "{key} in [{start}, {end})");
         }
     }
 }

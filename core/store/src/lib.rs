@@ -19,6 +19,6 @@ pub mod types;
 pub use error::StoreError;
 pub use store::{SnapshotStream, Store, WatchProgress, WatchStream};
 pub use types::{
-    Compare, CompareOp, CompareTarget, Event, EventKind, KeyValue, Op, OpResponse, RangeRequest,
-    RangeResponse, Select, StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest,
+    Compare, CompareOp, CompareTarget, Event, EventKind, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Select,
+    StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest,
 };

@@ -10,9 +10,7 @@ use futures::Stream;
 use futures::stream::BoxStream;
 
 use crate::error::StoreError;
-use crate::types::{
-    RangeRequest, RangeResponse, StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest,
-};
+use crate::types::{RangeRequest, RangeResponse, StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest};
 
 /// A revisioned, ordered map of keys to values.
 ///
@@ -65,10 +63,7 @@ impl WatchStream {
         batches: BoxStream<'static, Result<WatchBatch, StoreError>>,
         request_progress: impl Fn() + Send + Sync + 'static,
     ) -> Self {
-        WatchStream {
-            batches,
-            progress: WatchProgress(Arc::new(request_progress)),
-        }
+        WatchStream { batches, progress: WatchProgress(Arc::new(request_progress)) }
     }
 
     /// A handle with which to ask for progress while another task reads the stream.

@@ -51,29 +51,18 @@ pub struct RangeRequest {
 impl RangeRequest {
     /// One key, at the latest revision.
     pub fn one(key: impl Into<Bytes>) -> Self {
-        RangeRequest {
-            key: key.into(),
-            ..Default::default()
-        }
+        RangeRequest { key: key.into(), ..Default::default() }
     }
 
     /// All keys with a prefix, at the latest revision.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let (key, range_end) = prefix_range(prefix);
-        RangeRequest {
-            key,
-            range_end,
-            ..Default::default()
-        }
+        RangeRequest { key, range_end, ..Default::default() }
     }
 
     /// A half-open range of keys, at the latest revision.
     pub fn span(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Self {
-        RangeRequest {
-            key: key.into(),
-            range_end: range_end.into(),
-            ..Default::default()
-        }
+        RangeRequest { key: key.into(), range_end: range_end.into(), ..Default::default() }
     }
 
     /// The same, at a revision.
@@ -193,20 +182,12 @@ pub enum Op {
 impl Op {
     /// Writes a key.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Op::Put {
-            key: key.into(),
-            value: value.into(),
-            prev_kv: false,
-        }
+        Op::Put { key: key.into(), value: value.into(), prev_kv: false }
     }
 
     /// Deletes a key.
     pub fn delete(key: impl Into<Bytes>) -> Self {
-        Op::Delete {
-            key: key.into(),
-            range_end: Bytes::new(),
-            prev_kv: false,
-        }
+        Op::Delete { key: key.into(), range_end: Bytes::new(), prev_kv: false }
     }
 
     /// Reads a key.
@@ -236,18 +217,12 @@ pub struct Txn {
 impl Txn {
     /// Writes a key unconditionally.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Txn {
-            success: vec![Op::put(key, value)],
-            ..Default::default()
-        }
+        Txn { success: vec![Op::put(key, value)], ..Default::default() }
     }
 
     /// Deletes a key unconditionally.
     pub fn delete(key: impl Into<Bytes>) -> Self {
-        Txn {
-            success: vec![Op::delete(key)],
-            ..Default::default()
-        }
+        Txn { success: vec![Op::delete(key)], ..Default::default() }
     }
 
     /// Creates a key; if it exists, answers with it instead.
@@ -334,19 +309,12 @@ impl WatchRequest {
     /// All keys with a prefix, from now on.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let (key, range_end) = prefix_range(prefix);
-        WatchRequest {
-            key,
-            range_end,
-            ..Default::default()
-        }
+        WatchRequest { key, range_end, ..Default::default() }
     }
 
     /// One key, from now on.
     pub fn one(key: impl Into<Bytes>) -> Self {
-        WatchRequest {
-            key: key.into(),
-            ..Default::default()
-        }
+        WatchRequest { key: key.into(), ..Default::default() }
     }
 
     /// The same, from a revision.

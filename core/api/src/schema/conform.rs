@@ -142,7 +142,9 @@ pub(crate) fn canonical(scalar: Scalar, value: &Value) -> Result<Option<Value>, 
             quantity::canonical(&other.to_string()).map(|_| None).map_err(|error| Misfit::Content(error.to_string()))
         }
         (Scalar::Time, Value::String(text)) => timestamp::canonical(text).map(changed).map_err(Misfit::Content),
-        (Scalar::MicroTime, Value::String(text)) => timestamp::canonical_micro(text).map(changed).map_err(Misfit::Content),
+        (Scalar::MicroTime, Value::String(text)) => {
+            timestamp::canonical_micro(text).map(changed).map_err(Misfit::Content)
+        }
         (Scalar::Bytes | Scalar::Time | Scalar::MicroTime, _) => Err(Misfit::Type),
     }
 }
@@ -158,7 +160,9 @@ fn base64_as_go(text: &str) -> Result<Value, Misfit> {
         Ok(bytes) => Ok(Value::String(STANDARD.encode(bytes))),
         Err(error) => {
             let offset = match error {
-                base64::DecodeError::InvalidByte(offset, _) | base64::DecodeError::InvalidLastSymbol(offset, _) => offset,
+                base64::DecodeError::InvalidByte(offset, _) | base64::DecodeError::InvalidLastSymbol(offset, _) => {
+                    offset
+                }
                 base64::DecodeError::InvalidLength(length) => length - length % 4,
                 base64::DecodeError::InvalidPadding => joined.len(),
             };
@@ -182,24 +186,54 @@ mod tests {
     #[test]
     fn an_object_takes_the_form_in_which_it_is_served() {
         let deployment = ("apps", "v1", "Deployment");
-        check(deployment, json!({}), json!({
-            "metadata": {},
-            "spec": {"selector": null, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}},
-            "status": {},
-        }), (false, false));
-        check(deployment, json!({"spec": {"replicas": 0, "paused": false, "minReadySeconds": null, "selector": {"matchLabels": {}}}, "bogus": 1}), json!({
-            "metadata": {},
-            "spec": {"replicas": 0, "selector": {}, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}},
-            "status": {},
-        }), (true, false));
-        check(("", "v1", "ConfigMap"), json!({"data": {"a": null}, "metadata": {"creationTimestamp": null, "labels": {}}}), json!({"data": {"a": ""}, "metadata": {}}), (false, false));
-        check(("", "v1", "ConfigMap"), json!({"data": {"a": 1}}), json!({"data": {"a": 1}, "metadata": {}}), (false, true));
-        check(("", "v1", "LimitRange"), json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1000m", "memory": 1024}}]}}), json!({
-            "metadata": {}, "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1", "memory": "1024"}}]},
-        }), (false, false));
-        check(("", "v1", "Event"), json!({"eventTime": "2026-01-01T01:00:00.000000+01:00"}), json!({
-            "eventTime": "2026-01-01T00:00:00.000000Z", "firstTimestamp": null, "lastTimestamp": null, "involvedObject": {}, "metadata": {},
-            "reportingComponent": "", "reportingInstance": "", "source": {},
-        }), (false, false));
+        check(
+            deployment,
+            json!({}),
+            json!({
+                "metadata": {},
+                "spec": {"selector": null, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}},
+                "status": {},
+            }),
+            (false, false),
+        );
+        check(
+            deployment,
+            json!({"spec": {"replicas": 0, "paused": false, "minReadySeconds": null, "selector": {"matchLabels": {}}}, "bogus": 1}),
+            json!({
+                "metadata": {},
+                "spec": {"replicas": 0, "selector": {}, "strategy": {}, "template": {"metadata": {}, "spec": {"containers": null}}},
+                "status": {},
+            }),
+            (true, false),
+        );
+        check(
+            ("", "v1", "ConfigMap"),
+            json!({"data": {"a": null}, "metadata": {"creationTimestamp": null, "labels": {}}}),
+            json!({"data": {"a": ""}, "metadata": {}}),
+            (false, false),
+        );
+        check(
+            ("", "v1", "ConfigMap"),
+            json!({"data": {"a": 1}}),
+            json!({"data": {"a": 1}, "metadata": {}}),
+            (false, true),
+        );
+        check(
+            ("", "v1", "LimitRange"),
+            json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1000m", "memory": 1024}}]}}),
+            json!({
+                "metadata": {}, "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1", "memory": "1024"}}]},
+            }),
+            (false, false),
+        );
+        check(
+            ("", "v1", "Event"),
+            json!({"eventTime": "2026-01-01T01:00:00.000000+01:00"}),
+            json!({
+                "eventTime": "2026-01-01T00:00:00.000000Z", "firstTimestamp": null, "lastTimestamp": null, "involvedObject": {}, "metadata": {},
+                "reportingComponent": "", "reportingInstance": "", "source": {},
+            }),
+            (false, false),
+        );
     }
 }

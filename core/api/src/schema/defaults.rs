@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::shape::{DefinitionId, Shape};
 use super::Schema;
+use super::shape::{DefinitionId, Shape};
 use crate::object::is_empty;
 
 /// Fills the defaults into an object of this definition.

@@ -110,8 +110,11 @@ pub(super) fn load() -> Result<Schema, LoadError> {
     let file: File<'static> = serde_json::from_str(DEFINITIONS)?;
     let by_name: HashMap<&'static str, DefinitionId> =
         file.definitions.keys().enumerate().map(|(index, name)| (*name, DefinitionId(index as u16))).collect();
-    let scalars: HashMap<&'static str, Scalar> =
-        file.definitions.iter().filter_map(|(name, raw)| scalar_definition(name, raw).map(|scalar| (*name, scalar))).collect();
+    let scalars: HashMap<&'static str, Scalar> = file
+        .definitions
+        .iter()
+        .filter_map(|(name, raw)| scalar_definition(name, raw).map(|scalar| (*name, scalar)))
+        .collect();
     let encodings = encodings();
     let mut by_kind = HashMap::new();
     let mut definitions = Vec::with_capacity(file.definitions.len());
@@ -150,9 +153,16 @@ pub(super) fn load() -> Result<Schema, LoadError> {
     Ok(schema)
 }
 
-fn field_of(name: &'static str, raw: RawField<'static>, shape: Shape, required: bool, encoding: Option<&Encoding>) -> Field {
+fn field_of(
+    name: &'static str,
+    raw: RawField<'static>,
+    shape: Shape,
+    required: bool,
+    encoding: Option<&Encoding>,
+) -> Field {
     let flags = encoding.map_or("", |encoding| encoding.flags);
-    let (pointer, always, by_value, omit_zero) = (flags.contains('p'), flags.contains('a'), flags.contains('s'), flags.contains('z'));
+    let (pointer, always, by_value, omit_zero) =
+        (flags.contains('p'), flags.contains('a'), flags.contains('s'), flags.contains('z'));
     let presence = match (always, pointer, by_value && !omit_zero) {
         (_, false, true) => Presence::Struct,
         (true, _, _) => Presence::Always,
@@ -183,7 +193,9 @@ fn scalar_definition(name: &str, raw: &RawDefinition<'_>) -> Option<Scalar> {
         "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => Some(Scalar::Time),
         "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Some(Scalar::MicroTime),
         "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Some(Scalar::IntOrString),
-        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" | "io.k8s.apimachinery.pkg.runtime.RawExtension" => Some(Scalar::Any),
+        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" | "io.k8s.apimachinery.pkg.runtime.RawExtension" => {
+            Some(Scalar::Any)
+        }
         _ if raw.properties.is_empty() && raw.r#type.is_none() => Some(Scalar::Any),
         _ if raw.properties.is_empty() && raw.r#type != Some("object") => scalar_of(raw.r#type, raw.format),
         _ => None,
@@ -267,12 +279,16 @@ mod tests {
         assert_eq!((pod.name, pod.go_name()), ("io.k8s.api.core.v1.Pod", "Pod"));
         let spec = schema.definition(schema.by_name("io.k8s.api.core.v1.PodSpec").expect("a spec"));
         let containers = spec.field("containers").expect("containers");
-        assert_eq!((containers.merge_key, containers.patch_merge, containers.presence), (Some("name"), true, Presence::Always));
+        assert_eq!(
+            (containers.merge_key, containers.patch_merge, containers.presence),
+            (Some("name"), true, Presence::Always)
+        );
         assert_eq!(spec.field("enableServiceLinks").map(|field| field.presence), Some(Presence::Pointer));
         assert_eq!(spec.field("hostNetwork").map(|field| field.presence), Some(Presence::Value));
         let volume = schema.definition(schema.by_name("io.k8s.api.core.v1.Volume").expect("a volume"));
         assert_eq!(volume.field("emptyDir").map(|field| field.embedded), Some("VolumeSource"));
-        let meta = schema.definition(schema.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").expect("metadata"));
+        let meta =
+            schema.definition(schema.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").expect("metadata"));
         assert_eq!(meta.field("creationTimestamp").map(|field| field.presence), Some(Presence::Value));
     }
 }

@@ -32,7 +32,8 @@ pub struct Schema {
 impl Schema {
     /// The definitions of the built-in kinds.
     pub fn builtin() -> &'static Schema {
-        static SCHEMA: LazyLock<Schema> = LazyLock::new(|| load::load().expect("the files under data/ are checked by a test"));
+        static SCHEMA: LazyLock<Schema> =
+            LazyLock::new(|| load::load().expect("the files under data/ are checked by a test"));
         &SCHEMA
     }
 

@@ -33,7 +33,8 @@ const FILES: &[(&str, &str)] = &[
 pub(super) fn apply(schema: &mut Schema) -> Result<(), LoadError> {
     for (file, text) in FILES {
         let problem = |problem: String| LoadError::Overlay { file, problem };
-        let tables: BTreeMap<String, BTreeMap<String, Value>> = toml::from_str(text).map_err(|error| problem(error.to_string()))?;
+        let tables: BTreeMap<String, BTreeMap<String, Value>> =
+            toml::from_str(text).map_err(|error| problem(error.to_string()))?;
         for (name, fields) in tables {
             let id = schema.by_name(&name).ok_or_else(|| problem(format!("no definition {name}")))?;
             let definition = &mut schema.definitions[id.0 as usize];

@@ -108,8 +108,13 @@ pub trait Mounts: Send + Sync {
     /// Binds a folder or file; makes the target when it is missing.
     async fn bind(&self, source: &str, target: &str, options: &MountOptions) -> CapabilityResult<()>;
     /// Mounts a file system; makes the target when it is missing.
-    async fn mount(&self, source: &str, target: &str, file_system: &str, options: &MountOptions)
-    -> CapabilityResult<()>;
+    async fn mount(
+        &self,
+        source: &str,
+        target: &str,
+        file_system: &str,
+        options: &MountOptions,
+    ) -> CapabilityResult<()>;
     /// Unmounts all that is mounted at the target; nothing there is no failure.
     async fn unmount(&self, target: &str) -> CapabilityResult<()>;
     /// Whether something is mounted at the target.

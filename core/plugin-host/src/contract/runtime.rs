@@ -24,12 +24,7 @@ pub trait Runtime: Send + Sync {
     /// All sandboxes of this runtime.
     async fn list_sandboxes(&self) -> Result<Vec<SandboxStatus>, PluginError>;
     /// Creates a container in a sandbox; the id is the caller's.
-    async fn create_container(
-        &self,
-        sandbox_id: &str,
-        id: &str,
-        config: &ContainerConfig,
-    ) -> Result<(), PluginError>;
+    async fn create_container(&self, sandbox_id: &str, id: &str, config: &ContainerConfig) -> Result<(), PluginError>;
     /// Starts a created container.
     async fn start_container(&self, id: &str) -> Result<(), PluginError>;
     /// Stop signal, then, after the grace period, a kill.

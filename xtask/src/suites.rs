@@ -1,0 +1,54 @@
+//! Format, lint, tidy and every test.
+
+use anyhow::{Result, bail};
+
+use crate::{cargo, root, run_to_end};
+
+/// Files over this many lines hold two ideas.
+const FILE_LINES_MAX: usize = 1000;
+/// Names that say nothing of what is inside.
+const VAGUE_NAMES: &[&str] = &["utils", "util", "common", "misc", "helpers"];
+
+/// Format, lints, and the tidiness of the tree.
+pub fn check() -> Result<()> {
+    run_to_end(cargo().args(["fmt", "--all", "--check"]))?;
+    tidy()?;
+    run_to_end(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+/// Every suite. The end-to-end ones need the binary.
+pub fn test() -> Result<()> {
+    run_to_end(cargo().args(["build", "--package", "gantry"]))?;
+    run_to_end(cargo().args(["test", "--workspace", "--no-fail-fast"]))
+}
+
+/// Names and sizes of source files.
+fn tidy() -> Result<()> {
+    let mut folders = vec![root().to_path_buf()];
+    let mut complaints = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" {
+                    folders.push(path);
+                }
+                continue;
+            }
+            let Some(stem) = name.strip_suffix(".rs") else { continue };
+            if VAGUE_NAMES.contains(&stem) {
+                complaints.push(format!("{shown}: the name doesn't say what is inside"));
+            }
+            let lines = std::fs::read_to_string(&path)?.lines().count();
+            if lines > FILE_LINES_MAX {
+                complaints.push(format!("{shown}: {lines} lines, more than {FILE_LINES_MAX}: split it by idea"));
+            }
+        }
+    }
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    bail!("the tree is untidy:\n  {}", complaints.join("\n  "))
+}
