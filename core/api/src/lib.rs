@@ -2,6 +2,7 @@
 //!
 //! - [`resources`]: the table of resources, a row each
 //! - [`schema`]: the definitions of all kinds, their defaults and the form in which they are served
+//! - [`decode`]: from a request's body to an object
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
 //! - [`error`]: what the API says when it refuses
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod decode;
 pub mod error;
 pub mod field;
 pub mod kinds;

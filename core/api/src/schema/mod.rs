@@ -15,6 +15,7 @@ mod shape;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+pub(crate) use conform::{Misfit, canonical};
 pub use conform::{Oddities, conform};
 pub use shape::{Definition, DefinitionId, Field, Presence, Scalar, Shape};
 
