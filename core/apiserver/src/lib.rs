@@ -1,1 +1,4 @@
 //! The API server.
+pub mod admission;
+pub mod auth;
+pub mod bootstrap;

@@ -164,6 +164,15 @@ impl Kubeconfig {
         Self::new(cluster_name, server, ca_pem, user_name, User { token: Some(token.to_owned()), ..User::default() })
     }
 
+    /// A cluster without credentials, for whoever wants to join (kubeadm's `cluster-info`).
+    pub fn for_anyone(server: &str, ca_pem: &str) -> Self {
+        let mut config = Self::new("", server, ca_pem, "", User::default());
+        config.contexts.clear();
+        config.users.clear();
+        config.current_context.clear();
+        config
+    }
+
     /// Reads YAML or JSON; `what` names it in errors. An empty text is an empty kubeconfig.
     pub fn parse(what: &str, text: &str) -> Result<Self, Error> {
         if text.trim().is_empty() {
