@@ -3,6 +3,8 @@
 //! - [`resources`]: the table of resources, a row each
 //! - [`schema`]: the definitions of all kinds, their defaults and the form in which they are served
 //! - [`decode`]: from a request's body to an object
+//! - [`patch`]: JSON, merge and strategic merge patches
+//! - [`selectors`]: label and field selectors
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
 //! - [`error`]: what the API says when it refuses
@@ -21,8 +23,10 @@ pub mod kinds;
 pub mod metadata;
 pub mod names;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod resources;
 pub mod schema;
+pub mod selectors;
 pub mod table;
 pub mod timestamp;

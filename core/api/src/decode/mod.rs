@@ -177,7 +177,7 @@ pub fn decode_as(
 }
 
 /// Fits an object that came out of a patch. `shown` is what the refusal prints: the patched object or the patch.
-pub fn decode_patched(
+pub(crate) fn decode_patched(
     mut object: Object,
     resource: &Resource,
     validation: FieldValidation,
@@ -207,12 +207,12 @@ fn patch_refused(shown: String, problem: &str) -> ApiError {
 }
 
 /// What a strict reading of JSON finds twice in a body without a schema, such as a patch; or why it can't be read.
-pub fn duplicate_fields(body: &[u8]) -> Result<Vec<String>, String> {
+pub(crate) fn duplicate_fields(body: &[u8]) -> Result<Vec<String>, String> {
     Ok(explain::duplicates(&Node::from_json(body)?))
 }
 
 /// Go's message for JSON that can't be read, `None` when it can.
-pub fn syntax_error(body: &[u8]) -> Option<String> {
+pub(crate) fn syntax_error(body: &[u8]) -> Option<String> {
     gojson::syntax_error(body)
 }
 

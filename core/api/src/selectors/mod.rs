@@ -1,0 +1,12 @@
+//! Selectors: which labels or fields an object must have. Parsed, printed and refused as upstream does.
+
+mod field;
+mod label;
+
+pub use field::{FieldSelector, FieldTerm};
+pub use label::{LabelSelector, Operator, Requirement};
+
+/// Why a selector can't be read, in upstream's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SelectorError(pub(crate) String);
