@@ -5,6 +5,7 @@
 //! - [`decode`]: from a request's body to an object
 //! - [`patch`]: JSON, merge and strategic merge patches
 //! - [`selectors`]: label and field selectors
+//! - [`discovery`]: which groups, versions and resources there are
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
 //! - [`error`]: what the API says when it refuses
@@ -17,6 +18,7 @@
 
 pub mod addresses;
 pub mod decode;
+pub mod discovery;
 pub mod error;
 pub mod field;
 pub mod kinds;

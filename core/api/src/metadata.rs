@@ -243,6 +243,17 @@ pub fn validate_update(object: &Object, old: &Object) -> FieldErrors {
     errors
 }
 
+/// What is wrong with a change, told as often as upstream tells it: most kinds' own validation repeats the checks that the
+/// registry has made, and a client sees each cause twice.
+pub fn validate_change(object: &Object, old: &Object, namespaced: bool, rule: NameRule) -> FieldErrors {
+    let mut errors = validate(object, namespaced, NameRule::PathSegment);
+    let changes = validate_update(object, old);
+    errors.extend(changes.iter().cloned());
+    errors.extend(changes);
+    errors.extend(validate(object, namespaced, rule));
+    errors
+}
+
 /// An absent text prints as an empty one, anything else as null.
 fn shown(field: &str, value: &Value) -> Value {
     if value.is_null() && matches!(field, "name" | "namespace" | "uid") { Value::from("") } else { value.clone() }
