@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gantry_api::defaults::apply_defaults;
+use gantry_api::schema::apply_defaults;
 use gantry_api::error::ApiError;
 use gantry_api::kinds::kind_of;
 use gantry_api::object::{Object, str_at};

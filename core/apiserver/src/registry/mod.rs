@@ -16,12 +16,14 @@ pub mod keys;
 pub mod list;
 pub mod metadata;
 pub mod namespaces;
+pub mod object_meta;
 pub mod options;
 pub mod patch;
 pub mod pods;
 pub mod scale;
 pub mod services;
 pub mod update;
+pub mod validate;
 pub mod watch;
 
 use std::sync::Arc;
@@ -31,7 +33,6 @@ use gantry_api::error::ApiError;
 use gantry_api::object::Object;
 use gantry_api::resources::{Resource, ResourceTable};
 use gantry_store::{RangeRequest, Store, StoreError};
-use jiff::Timestamp;
 
 use crate::admission::{Admission, AdmissionRequest, ObjectReader, Operation};
 use crate::auth::UserInfo;
@@ -209,7 +210,4 @@ pub fn store_error(error: StoreError) -> ApiError {
     }
 }
 
-/// A moment as `metadata.creationTimestamp` has it: UTC, whole seconds.
-pub fn timestamp(moment: Timestamp) -> String {
-    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
+pub use gantry_api::timestamp::format as timestamp;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gantry_api::defaults::apply_defaults;
+use gantry_api::schema::apply_defaults;
 use gantry_api::error::ApiError;
 use gantry_api::field::{FieldError, FieldPath};
 use gantry_api::kinds::{keep_all_but_status, kind_of};
