@@ -1,6 +1,6 @@
 //! The store's watch fills the caches: history first, as far as the store still has it, then what comes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::entry::{Entry, decode_stored, encode};
 use super::event::Change;
 use super::resource::Items;
 use super::{Caches, Stored};
-use crate::registry::keys::ROOT;
+use crate::registry::keys::{NODE_PORTS, ROOT};
 
 /// How many revisions before the first load the window tries to cover, so that watches survive a restart.
 const HISTORY_REVISIONS_MAX: i64 = 1000;
@@ -40,6 +40,7 @@ impl Feed {
     async fn load_all(&self) -> Result<WatchStream, StoreError> {
         let mut loaded: HashMap<String, Items> = HashMap::new();
         let mut request = RangeRequest::prefix(ROOT).limit(LOAD_PAGE_KEYS);
+        let mut ports = HashSet::new();
         let mut revision = 0;
         loop {
             let page = self.store.range(request.clone()).await?;
@@ -49,6 +50,10 @@ impl Feed {
             }
             let last = page.kvs.last().map(|kv| kv.key.clone());
             for kv in page.kvs {
+                if let Some(port) = node_port_of(&kv.key) {
+                    ports.insert(port);
+                    continue;
+                }
                 if let Some((stored, entry)) = self.entry_of(&kv) {
                     loaded.entry(stored.prefix.clone()).or_default().insert(entry.key.clone(), entry);
                 }
@@ -62,6 +67,7 @@ impl Feed {
                 _ => break,
             }
         }
+        *self.caches.node_ports.write() = ports;
         for stored in self.caches.iter() {
             let items = loaded.remove(&stored.prefix).unwrap_or_default();
             let entries: Vec<_> = items.values().cloned().collect();
@@ -175,6 +181,11 @@ impl Feed {
     fn apply(&self, revision: i64, events: Vec<gantry_store::Event>) {
         let mut by_resource: Vec<(&Arc<Stored>, Vec<(Arc<str>, Option<Arc<Entry>>)>)> = Vec::new();
         for event in events {
+            if let Some(port) = node_port_of(&event.kv.key) {
+                let mut ports = self.caches.node_ports.write();
+                if event.kind == EventKind::Put { ports.insert(port) } else { ports.remove(&port) };
+                continue;
+            }
             let Ok(key) = std::str::from_utf8(&event.kv.key) else { continue };
             let Some((stored, relative)) = self.caches.locate(key) else { continue };
             let change = match event.kind {
@@ -225,4 +236,9 @@ impl Feed {
         };
         Some((stored, Arc::new(Entry::new(Arc::from(relative), value, kv.mod_revision, index)?)))
     }
+}
+
+/// The node port that a key holds, if it is one of those.
+fn node_port_of(key: &[u8]) -> Option<u16> {
+    std::str::from_utf8(key.strip_prefix(NODE_PORTS.as_bytes())?).ok()?.parse().ok()
 }

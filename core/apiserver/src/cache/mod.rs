@@ -19,7 +19,7 @@ pub mod intern;
 pub mod resource;
 pub mod selection;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +49,8 @@ pub struct Caches {
     by_name: HashMap<&'static str, HashMap<&'static str, String>>,
     /// How far they have come.
     pub applied: Applied,
+    /// The node ports that services hold.
+    pub node_ports: parking_lot::RwLock<HashSet<u16>>,
     interner: Interner,
     /// Indexes that writers made of what they are about to commit, so that the feed needn't decode it again.
     prepared: DashMap<Bytes, (Bytes, Arc<Index>)>,
@@ -85,6 +87,7 @@ impl Caches {
             by_prefix,
             by_name,
             applied: Applied::default(),
+            node_ports: parking_lot::RwLock::default(),
             interner: Interner::default(),
             prepared: DashMap::new(),
             sinks: parking_lot::RwLock::default(),

@@ -27,9 +27,12 @@ pub fn relative(namespaced: bool, namespace: &str, name: &str) -> String {
     if namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
 }
 
+/// The prefix of the keys that hold the node ports of services.
+pub const NODE_PORTS: &str = "/registry/ranges/nodeports/";
+
 /// The key that holds a node port of a service.
 pub fn node_port(port: u16) -> String {
-    format!("{ROOT}ranges/nodeports/{port}")
+    format!("{NODE_PORTS}{port}")
 }
 
 #[cfg(test)]

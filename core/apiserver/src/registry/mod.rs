@@ -16,7 +16,6 @@ pub mod keys;
 pub mod list;
 pub mod metadata;
 pub mod namespaces;
-pub mod object_meta;
 pub mod options;
 pub mod patch;
 pub mod pods;

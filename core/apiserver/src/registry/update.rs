@@ -122,7 +122,7 @@ impl Registry {
         let errors = match door {
             Door::Main => validate_update(call.resource, &object, old, false),
             Door::Status => validate_update(call.resource, &object, old, true),
-            Door::Special => super::object_meta::check_update(call.resource, &object, old),
+            Door::Special => gantry_api::metadata::validate_update(&object, old),
         };
         if !errors.is_empty() {
             return Err(ApiError::invalid(call.resource, call.name, &errors));

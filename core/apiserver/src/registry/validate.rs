@@ -2,15 +2,14 @@
 
 use gantry_api::field::FieldErrors;
 use gantry_api::kinds::kind_of;
+use gantry_api::metadata;
 use gantry_api::object::Object;
 use gantry_api::resources::Resource;
-
-use super::object_meta;
 
 /// What is wrong with a new object.
 pub fn validate_create(resource: &Resource, object: &Object) -> FieldErrors {
     let kind = kind_of(&resource.group, &resource.kind);
-    let mut errors = object_meta::check(resource, object, kind.name_rule());
+    let mut errors = metadata::validate(object, resource.namespaced, kind.name_rule());
     errors.extend(kind.validate_create(object));
     errors
 }
@@ -18,7 +17,7 @@ pub fn validate_create(resource: &Resource, object: &Object) -> FieldErrors {
 /// What is wrong with a change; through `/status` when `status` is set.
 pub fn validate_update(resource: &Resource, object: &Object, old: &Object, status: bool) -> FieldErrors {
     let kind = kind_of(&resource.group, &resource.kind);
-    let mut errors = object_meta::check_update(resource, object, old);
+    let mut errors = metadata::validate_update(object, old);
     errors.extend(if status { kind.validate_status_update(object, old) } else { kind.validate_update(object, old) });
     errors
 }
