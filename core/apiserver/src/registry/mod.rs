@@ -6,6 +6,7 @@
 //! - [`create`], [`update`], [`patch`], [`delete`]: the writes; [`commit`]: how they reach the store
 //! - [`list`]: lists, pages and the revisions they show; [`watch`]: streams of changes
 //! - [`namespaces`], [`pods`], [`scale`], [`services`]: what single resources do beyond that
+//! - [`system`]: what the server itself writes when it starts
 //! - [`convert`]: resources that show objects stored in another version
 
 pub mod commit;
@@ -21,6 +22,7 @@ pub mod patch;
 pub mod pods;
 pub mod scale;
 pub mod services;
+pub mod system;
 pub mod update;
 pub mod validate;
 pub mod watch;

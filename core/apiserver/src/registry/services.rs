@@ -76,13 +76,14 @@ pub fn is_service(resource: &Resource) -> bool {
 }
 
 /// The cluster addresses that a service has; none for headless and external ones.
-fn cluster_addresses(service: &Object) -> Vec<IpAddr> {
+pub fn cluster_addresses(service: &Object) -> Vec<IpAddr> {
     let listed = items_at(service, "spec.clusterIPs");
     let texts: Vec<&str> = if listed.is_empty() { vec![str_at(service, "spec.clusterIP")] } else { listed.iter().filter_map(Value::as_str).collect() };
     texts.into_iter().filter_map(|text| IpAddr::from_str(text).ok()).collect()
 }
 
-fn node_ports(service: &Object) -> Vec<u16> {
+/// The node ports that a service has.
+pub fn node_ports(service: &Object) -> Vec<u16> {
     let health = service["spec"]["healthCheckNodePort"].as_u64();
     items_at(service, "spec.ports")
         .iter()
