@@ -107,7 +107,9 @@ impl ApiServer {
         let shutdown = CancellationToken::new();
         tokio::spawn(feed.clone().run(stream, shutdown.clone()));
 
-        let keys = Arc::new(pki.service_account_keys.clone());
+        let keys = ServiceAccountKeys::from_private_pem(pki.service_account_keys.private_pem())
+            .map_err(|error| Error::Tls { what: "service account key", reason: error.to_string() })?;
+        let keys = Arc::new(keys);
         let issuer = config.service_account_issuer.clone();
         let audiences = vec![issuer.clone()];
         let static_tokens = match &config.token_auth_file {

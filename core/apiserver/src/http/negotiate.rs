@@ -124,12 +124,14 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer, include: IncludeObject) -> O
     None
 }
 
+const TABLES: bool = false;
+
 fn shape_of(params: &[(&str, &str)], offer: Offer, include: IncludeObject) -> Option<Shape> {
     let value = |name: &str| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| *value);
     let (kind, group, version) = (value("as"), value("g"), value("v"));
     match kind {
         "" => Some(Shape::Plain),
-        "Table" if offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => Some(Shape::Table(include)),
+        "Table" if TABLES && offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => Some(Shape::Table(include)),
         "PartialObjectMetadata" | "PartialObjectMetadataList" if offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => {
             Some(Shape::PartialMetadata)
         }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use gantry_api::decode::{FieldValidation, MediaType, decode};
 use gantry_api::error::{ApiError, deleted_status};
 use gantry_api::object::Object;
+use gantry_api::patch::PatchType;
 use gantry_api::resources::{Resource, Verb};
-use gantry_api::table;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::registry::convert;
 use crate::registry::delete::Deleted;
 use crate::registry::list::{ListError, Page};
 use crate::registry::options::{DeleteOptions, ListOptions, dry_run};
-use crate::registry::patch::{PatchBody, PatchType};
+use crate::registry::patch::PatchBody;
 use crate::registry::update::{Door, Written};
 use crate::registry::watch::WatchStart;
 use crate::registry::{Call, Registry};
@@ -103,7 +103,7 @@ pub async fn serve(registry: &Registry, call: &Call<'_>, verb: &str, input: Inpu
         Verb::List => list(registry, call, &input).await,
         Verb::Watch => watch(registry, call, &input).await,
         Verb::Create => {
-            let (object, mut warnings) = input.object(call.resource).map_err(|error| named_refusal(error))?;
+            let (object, mut warnings) = input.object(call.resource)?;
             let call = Call { dry_run: dry_run(input.query, "CreateOptions")?, ..*call };
             let result = registry.create(&call, object).await;
             finish(result.map(|(entry, more)| {
@@ -126,10 +126,6 @@ pub async fn serve(registry: &Registry, call: &Call<'_>, verb: &str, input: Inpu
         Verb::Delete => delete(registry, call, &input).await,
         Verb::DeleteCollection => delete_collection(registry, call, &input).await,
     }
-}
-
-fn named_refusal(error: ApiError) -> ApiError {
-    error
 }
 
 /// A refusal keeps the warnings that came before it.
@@ -155,12 +151,8 @@ pub fn written(call: &Call<'_>, result: Result<Written, ApiError>, mut warnings:
 
 /// The patch in a request's body.
 pub fn patch_body(input: &Input<'_>) -> Result<PatchBody, ApiError> {
-    let patch_type = match media_type(input.headers).as_deref() {
-        Some("application/json-patch+json") => PatchType::Json,
-        Some("application/merge-patch+json") => PatchType::Merge,
-        Some("application/strategic-merge-patch+json") => PatchType::Strategic,
-        _ => return Err(ApiError::unsupported_patch_type()),
-    };
+    let named = media_type(input.headers).unwrap_or_default();
+    let patch_type = PatchType::from_content_type(&named).ok_or_else(ApiError::unsupported_patch_type)?;
     Ok(PatchBody { patch_type, body: input.body.clone(), validation: input.field_validation()? })
 }
 
@@ -188,24 +180,14 @@ pub fn decoded(resource: &Resource, entry: &Entry) -> Result<Object, ApiError> {
 pub fn shape_one(resource: &Resource, object: Object, shape: Shape) -> Value {
     match shape {
         Shape::Plain | Shape::AggregatedDiscovery(_) => object,
-        Shape::PartialMetadata => table::partial_metadata(&object),
-        Shape::Table(include) => {
-            let version = object["metadata"]["resourceVersion"].clone();
-            let metadata = if version.is_null() { json!({}) } else { json!({"resourceVersion": version}) };
-            render_table(resource, std::slice::from_ref(&object), include, metadata)
-        }
+        Shape::PartialMetadata => partial_metadata(&object),
+        Shape::Table(_) => object,
     }
 }
 
-fn render_table(resource: &Resource, objects: &[Object], include: IncludeObject, metadata: Value) -> Value {
-    let include = match include {
-        IncludeObject::None => table::IncludeObject::None,
-        IncludeObject::Metadata => table::IncludeObject::Metadata,
-        IncludeObject::Object => table::IncludeObject::Object,
-    };
-    let mut rendered = table::render(resource, objects, Timestamp::now(), include);
-    rendered["metadata"] = metadata;
-    rendered
+/// Only type and metadata of an object.
+fn partial_metadata(object: &Object) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
 async fn list(registry: &Registry, call: &Call<'_>, input: &Input<'_>) -> Result<Response<Body>, ApiError> {
@@ -241,12 +223,11 @@ fn list_page(resource: &Resource, page: Page, input: &Input<'_>) -> Result<Respo
     let objects = objects?;
     let metadata = list_metadata(&page);
     let answer = match representation.shape {
-        Shape::Table(include) => render_table(resource, &objects, include, metadata),
         Shape::PartialMetadata => {
-            let items: Vec<Value> = objects.iter().map(table::partial_metadata).collect();
+            let items: Vec<Value> = objects.iter().map(partial_metadata).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
-        Shape::Plain | Shape::AggregatedDiscovery(_) => list_object(resource, metadata, objects),
+        Shape::Plain | Shape::Table(_) | Shape::AggregatedDiscovery(_) => list_object(resource, metadata, objects),
     };
     let mut response = response::object(StatusCode::OK, &answer, representation.encoding);
     super::connection::compress_if_large(&mut response, gzip);

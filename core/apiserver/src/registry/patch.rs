@@ -1,26 +1,15 @@
 //! PATCH: JSON patch, merge patch and strategic merge patch, applied to the object in the version asked for.
 
 use bytes::Bytes;
-use gantry_api::decode::{FieldValidation, decode_patched};
+use gantry_api::decode::FieldValidation;
 use gantry_api::error::ApiError;
 use gantry_api::object::Object;
-use gantry_api::patch;
+use gantry_api::patch::{self, PatchType};
 use gantry_api::schema::apply_defaults;
 use parking_lot::Mutex;
 
 use super::update::{Door, Written, without_version};
 use super::{Call, Registry, metadata};
-
-/// How a patch says what changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchType {
-    /// RFC 6902.
-    Json,
-    /// RFC 7386.
-    Merge,
-    /// Upstream's, which knows the keys of lists.
-    Strategic,
-}
 
 /// A patch as it came.
 pub struct PatchBody {
@@ -49,8 +38,7 @@ impl Registry {
 
     /// The patched object, decoded like one that a client sent, with warnings.
     pub fn patched(&self, call: &Call<'_>, patch: &PatchBody, old: &Object) -> Result<(Object, Vec<String>), ApiError> {
-        let patched = apply(call, patch, old)?;
-        let decoded = decode_patched(patched, call.resource, patch.validation)?;
+        let decoded = patch::apply(patch.patch_type, call.resource, old, &patch.body, patch.validation)?;
         let mut object = decoded.object;
         metadata::match_name(&object, call)?;
         metadata::match_namespace(&mut object, call.resource, call.namespace)?;
@@ -66,12 +54,4 @@ impl Registry {
 fn names_version(patch: &PatchBody) -> bool {
     const FIELD: &[u8] = b"resourceVersion";
     patch.body.windows(FIELD.len()).any(|part| part == FIELD)
-}
-
-fn apply(call: &Call<'_>, patch: &PatchBody, old: &Object) -> Result<Object, ApiError> {
-    match patch.patch_type {
-        PatchType::Json => patch::json_patch(old, &patch.body),
-        PatchType::Merge => patch::merge_patch(old, &patch.body),
-        PatchType::Strategic => patch::strategic_merge(call.resource, old, &patch.body),
-    }
 }
