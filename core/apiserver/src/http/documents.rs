@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gantry_api::error::ApiError;
+use gantry_api::discovery;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -31,6 +32,14 @@ pub fn serve(server: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<R
     match segments.as_slice() {
         [""] => plain(parts, paths(server)),
         ["version"] => plain(parts, version()),
+        ["api"] => grouped(parts, || discovery::api_versions(&server.public_address()), |version| discovery::aggregated(table, true, version)),
+        ["apis"] => grouped(parts, || discovery::group_list(table), |version| discovery::aggregated(table, false, version)),
+        ["api", version] => resources(server, parts, "", version),
+        ["apis", group] => match discovery::group(table, group) {
+            Some(document) => plain(parts, document),
+            None => Ok(response::page_not_found()),
+        },
+        ["apis", group, version] => resources(server, parts, group, version),
         ["openid", "v1", "jwks"] => Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", server.jwks().to_string())),
         [".well-known", "openid-configuration"] => Ok(response::bytes(StatusCode::OK, "application/json", server.openid_configuration().to_string())),
         _ => Ok(response::page_not_found()),
@@ -48,6 +57,43 @@ fn plain(parts: &Parts, document: Value) -> Result<Response<Body>, ApiError> {
     let mut response = response::object(StatusCode::OK, &document, representation.encoding);
     compress_if_large(&mut response, accepts_gzip(&parts.headers));
     Ok(response)
+}
+
+/// A document that also comes aggregated.
+fn grouped(parts: &Parts, document: impl FnOnce() -> Value, aggregated: impl FnOnce(&str) -> Value) -> Result<Response<Body>, ApiError> {
+    let Some(representation) = negotiate(&parts.headers, Offer::Discovery, IncludeObject::None) else {
+        return Err(ApiError::not_acceptable(&super::resources::REPRESENTATIONS));
+    };
+    let Shape::AggregatedDiscovery(version) = representation.shape else {
+        let mut response = response::object(StatusCode::OK, &document(), representation.encoding);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        return Ok(response);
+    };
+    let document = aggregated(version);
+    let content = serde_json::to_vec(&document).unwrap_or_default();
+    let tag = format!("\"{}\"", hex(&Sha256::digest(&content)).to_uppercase());
+    if parts.headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()) == Some(tag.as_str()) {
+        let mut response = Response::new(full(bytes::Bytes::new()));
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let mut response = response::json(StatusCode::OK, content.into(), representation.encoding);
+    let kind = format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", representation.encoding.media_type());
+    for (name, value) in [(http::header::CONTENT_TYPE, kind), (ETAG, tag), (CACHE_CONTROL, "public".to_owned()), (VARY, "Accept".to_owned())] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    compress_if_large(&mut response, accepts_gzip(&parts.headers));
+    Ok(response)
+}
+
+fn resources(server: &Inner, parts: &Parts, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
+    match discovery::resource_list(server.table, group, version) {
+        Some(document) => plain(parts, document),
+        None if server.table.versions(group).is_empty() => Ok(response::page_not_found()),
+        None => Err(ApiError::no_such_resource()),
+    }
 }
 
 fn version() -> Value {
