@@ -167,7 +167,10 @@ impl ApiServer {
             port: config.port,
             client_ca_pem: Some(ca_pem.clone()),
             front_proxy_ca_pem: Some(pki.front_proxy_ca.certificate_pem().to_owned()),
-            cluster: config.cluster.then(|| bootstrap::ClusterOptions { server: format!("https://{}", self.inner.public_address()), ca_pem }),
+            cluster: config.cluster.then(|| bootstrap::ClusterOptions {
+                server: format!("https://{}", self.inner.public_address()),
+                ca_pem,
+            }),
         };
         let registry = &self.inner.registry;
         bootstrap::run(&options, &*registry.caches, &SystemWriter::new(registry)).await

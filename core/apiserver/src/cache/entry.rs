@@ -167,7 +167,8 @@ impl Entry {
 pub fn decode_stored(value: &[u8], revision: i64) -> Result<Value, serde_json::Error> {
     let mut object: Value = serde_json::from_slice(value)?;
     if revision > 0 {
-        gantry_api::object::map_mut(&mut object, "metadata").insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
+        gantry_api::object::map_mut(&mut object, "metadata")
+            .insert("resourceVersion".to_owned(), Value::String(revision.to_string()));
     }
     Ok(object)
 }

@@ -107,7 +107,9 @@ impl Feed {
             for event in &batch.events {
                 let before = event.prev_kv.as_ref().and_then(|kv| self.entry_of(kv));
                 let now = if event.kind == EventKind::Put { self.entry_of(&event.kv) } else { None };
-                let Some(prefix) = now.as_ref().or(before.as_ref()).map(|(stored, _)| stored.prefix.clone()) else { continue };
+                let Some(prefix) = now.as_ref().or(before.as_ref()).map(|(stored, _)| stored.prefix.clone()) else {
+                    continue;
+                };
                 let change = Change::new(batch.revision, before.map(|(_, entry)| entry), now.map(|(_, entry)| entry));
                 past.entry(prefix).or_default().push(change);
             }
@@ -183,7 +185,11 @@ impl Feed {
         for event in events {
             if let Some(port) = node_port_of(&event.kv.key) {
                 let mut ports = self.caches.node_ports.write();
-                if event.kind == EventKind::Put { ports.insert(port) } else { ports.remove(&port) };
+                if event.kind == EventKind::Put {
+                    ports.insert(port)
+                } else {
+                    ports.remove(&port)
+                };
                 continue;
             }
             let Ok(key) = std::str::from_utf8(&event.kv.key) else { continue };
@@ -215,7 +221,12 @@ impl Feed {
     fn entry_of(&self, kv: &KeyValue) -> Option<(&Arc<Stored>, Arc<Entry>)> {
         let key = std::str::from_utf8(&kv.key).ok()?;
         let (stored, relative) = self.caches.locate(key)?;
-        let prepared = self.caches.prepared.get(&kv.key).filter(|prepared| prepared.0 == kv.value).map(|prepared| (prepared.0.clone(), prepared.1.clone()));
+        let prepared = self
+            .caches
+            .prepared
+            .get(&kv.key)
+            .filter(|prepared| prepared.0 == kv.value)
+            .map(|prepared| (prepared.0.clone(), prepared.1.clone()));
         let (value, index) = match prepared {
             Some(prepared) => prepared,
             None => {

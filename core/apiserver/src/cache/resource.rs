@@ -135,7 +135,8 @@ impl ResourceCache {
             if revision < state.window_start {
                 return Err(TooOld { requested: revision, oldest: state.window_start });
             }
-            let undo: Vec<Arc<Change>> = state.window.iter().rev().take_while(|change| change.revision > revision).cloned().collect();
+            let undo: Vec<Arc<Change>> =
+                state.window.iter().rev().take_while(|change| change.revision > revision).cloned().collect();
             (state.items.clone(), undo)
         };
         for change in undo {
@@ -159,7 +160,11 @@ impl ResourceCache {
             return Err(TooOld { requested: start, oldest: state.window_start });
         }
         let from = state.window.partition_point(|change| change.revision <= start);
-        let past = state.window.range(from..).filter_map(|change| Some((change.seen_by(selection)?, change.clone()))).collect();
+        let past = state
+            .window
+            .range(from..)
+            .filter_map(|change| Some((change.seen_by(selection)?, change.clone())))
+            .collect();
         let receiver = state.join(selection);
         Ok(Joined { past, receiver, revision: applied.max(state.changed_at) })
     }
@@ -249,7 +254,10 @@ impl State {
         let groups = self.groups.entry(selection.group_key()).or_default();
         groups
             .entry(selection.id())
-            .or_insert_with(|| Group { selection: selection.clone(), sender: broadcast::Sender::new(WATCH_BUFFER_CHANGES_MAX) })
+            .or_insert_with(|| Group {
+                selection: selection.clone(),
+                sender: broadcast::Sender::new(WATCH_BUFFER_CHANGES_MAX),
+            })
             .sender
             .subscribe()
     }

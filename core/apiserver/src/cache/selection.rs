@@ -23,7 +23,9 @@ impl Scope {
         match self {
             Self::All => (Bound::Unbounded, Bound::Unbounded),
             // '0' follows '/'.
-            Self::Namespace(namespace) => (Bound::Included(format!("{namespace}/")), Bound::Excluded(format!("{namespace}0"))),
+            Self::Namespace(namespace) => {
+                (Bound::Included(format!("{namespace}/")), Bound::Excluded(format!("{namespace}0")))
+            }
             Self::Key(key) => (Bound::Included(key.clone()), Bound::Included(key.clone())),
         }
     }

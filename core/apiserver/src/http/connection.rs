@@ -67,10 +67,18 @@ pub async fn serve(server: Arc<Inner>, listener: TcpListener, tls: Arc<ServerCon
 
 type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: TcpStream, shutdown: CancellationToken) -> Result<(), ConnectionError> {
+async fn connection(
+    server: Arc<Inner>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    shutdown: CancellationToken,
+) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await??;
-    let certificates = stream.get_ref().1.peer_certificates().map(|chain| Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect::<Vec<_>>()));
+    let certificates =
+        stream.get_ref().1.peer_certificates().map(|chain| {
+            Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect::<Vec<_>>())
+        });
     let caller = Caller::Peer(certificates);
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, caller) = (server.clone(), caller.clone());
@@ -81,7 +89,12 @@ async fn connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: TcpStream
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX).keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
@@ -93,10 +106,15 @@ async fn connection(server: Arc<Inner>, acceptor: TlsAcceptor, stream: TcpStream
 
 /// Whether a client takes gzip.
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        parts.next() == Some("gzip") && parts.all(|param| param != "q=0")
-    })
+    headers
+        .get_all(ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("gzip") && parts.all(|param| param != "q=0")
+        })
 }
 
 /// Compresses an answer whose whole content is known, when it is worth it.

@@ -41,7 +41,10 @@ pub async fn handle(server: &Arc<Inner>, request: Request<Body>, caller: Caller)
         Ok(Err((error, representation))) => response::error(&error, representation),
         Err(_) => {
             tracing::error!(path = info.path, verb = info.verb, "a request panicked");
-            response::text(http::StatusCode::INTERNAL_SERVER_ERROR, "This request caused apiserver to panic. Look in the logs for details.\n")
+            response::text(
+                http::StatusCode::INTERNAL_SERVER_ERROR,
+                "This request caused apiserver to panic. Look in the logs for details.\n",
+            )
         }
     };
     counted.finish(response.status(), started.elapsed());
@@ -54,18 +57,30 @@ fn plain(error: ApiError) -> Refusal {
     (error, None)
 }
 
-async fn guarded(server: &Arc<Inner>, mut parts: Parts, body: Body, caller: Caller, info: &RequestInfo) -> Result<Response<Body>, Refusal> {
+async fn guarded(
+    server: &Arc<Inner>,
+    mut parts: Parts,
+    body: Body,
+    caller: Caller,
+    info: &RequestInfo,
+) -> Result<Response<Body>, Refusal> {
     let user = authenticate(server, &mut parts, &caller, info).map_err(plain)?;
     let query = parts.uri.query().map(str::to_owned);
     let (labels, fields) = selectors(info, query.as_deref());
     server.authorization.check(&attributes(&user, info, &labels, &fields)).map_err(plain)?;
-    if info.is_resource { resource_request(server, parts, body, info, &user).await } else { other_request(server, &parts, info, &user).map_err(plain) }
+    if info.is_resource {
+        resource_request(server, parts, body, info, &user).await
+    } else {
+        other_request(server, &parts, info, &user).map_err(plain)
+    }
 }
 
 fn authenticate(server: &Inner, parts: &mut Parts, caller: &Caller, info: &RequestInfo) -> Result<UserInfo, ApiError> {
     let user = match caller {
         Caller::InProcess(user) => UserInfo::clone(user),
-        Caller::Peer(certificates) => server.authenticator.authenticate(parts, certificates.as_deref().map(Vec::as_slice))?,
+        Caller::Peer(certificates) => {
+            server.authenticator.authenticate(parts, certificates.as_deref().map(Vec::as_slice))?
+        }
     };
     let query = parts.uri.query().map(str::to_owned);
     let (labels, fields) = selectors(info, query.as_deref());
@@ -108,18 +123,35 @@ fn include_object(query: Option<&str>) -> IncludeObject {
     }
 }
 
-async fn resource_request(server: &Arc<Inner>, parts: Parts, body: Body, info: &RequestInfo, user: &UserInfo) -> Result<Response<Body>, Refusal> {
+async fn resource_request(
+    server: &Arc<Inner>,
+    parts: Parts,
+    body: Body,
+    info: &RequestInfo,
+    user: &UserInfo,
+) -> Result<Response<Body>, Refusal> {
     let Some(resource) = server.table.get(&info.group, &info.version, &info.resource) else {
         return unknown_resource(server, info).map_err(plain);
     };
     let is_namespaces = resource.plural == "namespaces" && resource.group.is_empty();
     // A namespaced resource is found in a namespace, or listed across all; the others never are.
-    let misplaced = if resource.namespaced { !info.namespace_in_path && info.named_in_path } else { info.namespace_in_path && !is_namespaces };
+    let misplaced = if resource.namespaced {
+        !info.namespace_in_path && info.named_in_path
+    } else {
+        info.namespace_in_path && !is_namespaces
+    };
     if misplaced {
         return Err(plain(ApiError::no_such_resource()));
     }
     let namespace = if resource.namespaced { info.namespace.as_str() } else { "" };
-    let call = Call { resource, namespace, name: if info.named_in_path { &info.name } else { "" }, subresource: &info.subresource, user, dry_run: false };
+    let call = Call {
+        resource,
+        namespace,
+        name: if info.named_in_path { &info.name } else { "" },
+        subresource: &info.subresource,
+        user,
+        dry_run: false,
+    };
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
         return Err(plain(ApiError::no_such_resource()));
     }
@@ -158,10 +190,19 @@ fn check_route(info: &RequestInfo, namespaced: bool, method: &Method) -> Result<
 }
 
 fn unknown_resource(server: &Inner, info: &RequestInfo) -> Result<Response<Body>, ApiError> {
-    if server.table.versions(&info.group).is_empty() { Ok(response::page_not_found()) } else { Err(ApiError::no_such_resource()) }
+    if server.table.versions(&info.group).is_empty() {
+        Ok(response::page_not_found())
+    } else {
+        Err(ApiError::no_such_resource())
+    }
 }
 
-fn other_request(server: &Arc<Inner>, parts: &Parts, info: &RequestInfo, user: &UserInfo) -> Result<Response<Body>, ApiError> {
+fn other_request(
+    server: &Arc<Inner>,
+    parts: &Parts,
+    info: &RequestInfo,
+    user: &UserInfo,
+) -> Result<Response<Body>, ApiError> {
     let _ = user;
     if let Some(response) = health::serve(server, &info.path, parts.uri.query()) {
         return Ok(response);

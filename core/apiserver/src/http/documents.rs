@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gantry_api::error::ApiError;
 use gantry_api::discovery;
+use gantry_api::error::ApiError;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -32,16 +32,26 @@ pub fn serve(server: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<R
     match segments.as_slice() {
         [""] => plain(parts, paths(server)),
         ["version"] => plain(parts, version()),
-        ["api"] => grouped(parts, || discovery::api_versions(&server.public_address()), |version| discovery::aggregated(table, true, version)),
-        ["apis"] => grouped(parts, || discovery::group_list(table), |version| discovery::aggregated(table, false, version)),
+        ["api"] => grouped(
+            parts,
+            || discovery::api_versions(&server.public_address()),
+            |version| discovery::aggregated(table, true, version),
+        ),
+        ["apis"] => {
+            grouped(parts, || discovery::group_list(table), |version| discovery::aggregated(table, false, version))
+        }
         ["api", version] => resources(server, parts, "", version),
         ["apis", group] => match discovery::group(table, group) {
             Some(document) => plain(parts, document),
             None => Ok(response::page_not_found()),
         },
         ["apis", group, version] => resources(server, parts, group, version),
-        ["openid", "v1", "jwks"] => Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", server.jwks().to_string())),
-        [".well-known", "openid-configuration"] => Ok(response::bytes(StatusCode::OK, "application/json", server.openid_configuration().to_string())),
+        ["openid", "v1", "jwks"] => {
+            Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", server.jwks().to_string()))
+        }
+        [".well-known", "openid-configuration"] => {
+            Ok(response::bytes(StatusCode::OK, "application/json", server.openid_configuration().to_string()))
+        }
         _ => Ok(response::page_not_found()),
     }
 }
@@ -60,7 +70,11 @@ fn plain(parts: &Parts, document: Value) -> Result<Response<Body>, ApiError> {
 }
 
 /// A document that also comes aggregated.
-fn grouped(parts: &Parts, document: impl FnOnce() -> Value, aggregated: impl FnOnce(&str) -> Value) -> Result<Response<Body>, ApiError> {
+fn grouped(
+    parts: &Parts,
+    document: impl FnOnce() -> Value,
+    aggregated: impl FnOnce(&str) -> Value,
+) -> Result<Response<Body>, ApiError> {
     let Some(representation) = negotiate(&parts.headers, Offer::Discovery, IncludeObject::None) else {
         return Err(ApiError::not_acceptable(&super::resources::REPRESENTATIONS));
     };
@@ -78,8 +92,14 @@ fn grouped(parts: &Parts, document: impl FnOnce() -> Value, aggregated: impl FnO
         return Ok(response);
     }
     let mut response = response::json(StatusCode::OK, content.into(), representation.encoding);
-    let kind = format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", representation.encoding.media_type());
-    for (name, value) in [(http::header::CONTENT_TYPE, kind), (ETAG, tag), (CACHE_CONTROL, "public".to_owned()), (VARY, "Accept".to_owned())] {
+    let kind =
+        format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", representation.encoding.media_type());
+    for (name, value) in [
+        (http::header::CONTENT_TYPE, kind),
+        (ETAG, tag),
+        (CACHE_CONTROL, "public".to_owned()),
+        (VARY, "Accept".to_owned()),
+    ] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
@@ -125,12 +145,19 @@ fn platform() -> String {
 }
 
 fn paths(server: &Inner) -> Value {
-    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    let mut paths = vec![
+        "/.well-known/openid-configuration".to_owned(),
+        "/api".to_owned(),
+        "/api/v1".to_owned(),
+        "/apis".to_owned(),
+    ];
     for group in server.table.groups().into_iter().filter(|group| !group.is_empty()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(server.table.versions(group).into_iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned),
+    );
     json!({"paths": paths})
 }
 

@@ -37,7 +37,11 @@ pub fn serve(server: &Arc<Inner>, path: &str, query: Option<&str>) -> Option<Res
     if let Some(one) = parts.next() {
         let check = all.iter().find(|check| **check == one)?;
         let well = is_well(server, check);
-        return Some(if well { response::text(StatusCode::OK, "ok") } else { failed(&format!("internal server error: {one} check failed\n")) });
+        return Some(if well {
+            response::text(StatusCode::OK, "ok")
+        } else {
+            failed(&format!("internal server error: {one} check failed\n"))
+        });
     }
     let excluded = query_values(query, "exclude");
     let mut lines = String::new();

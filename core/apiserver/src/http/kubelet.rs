@@ -48,7 +48,13 @@ struct Target {
 }
 
 /// Hands a request on to the node (or pod, or service) that it is for.
-pub async fn forward(server: &Arc<Inner>, call: &Call<'_>, info: &RequestInfo, parts: Parts, body: Body) -> Result<Response<Body>, ApiError> {
+pub async fn forward(
+    server: &Arc<Inner>,
+    call: &Call<'_>,
+    info: &RequestInfo,
+    parts: Parts,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
     if call.subresource == "log" {
         check_log_options(parts.uri.query(), call.name)?;
     }
@@ -81,7 +87,11 @@ pub async fn forward(server: &Arc<Inner>, call: &Call<'_>, info: &RequestInfo, p
 async fn admit_connect(server: &Inner, call: &Call<'_>, current: &Current) -> Result<(), ApiError> {
     let mut nothing = Object::Null;
     let registry = &server.registry;
-    registry.admission.admit(&call.admission(Operation::Connect), &mut nothing, Some(&current.object), &*registry.caches).await.map(|_| ())
+    registry
+        .admission
+        .admit(&call.admission(Operation::Connect), &mut nothing, Some(&current.object), &*registry.caches)
+        .await
+        .map(|_| ())
 }
 
 /// A pod that runs nowhere has no log yet, and nothing to attach to.
@@ -105,7 +115,10 @@ fn check_log_options(query: Option<&str>, name: &str) -> Result<(), ApiError> {
         errors.push(FieldError::invalid(&FieldPath::new("limitBytes"), bytes, "must be greater than 0"));
     }
     if query_value(query, "sinceSeconds").is_some() && query_value(query, "sinceTime").is_some() {
-        errors.push(FieldError::forbidden(&FieldPath::new(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        errors.push(FieldError::forbidden(
+            &FieldPath::new(""),
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ));
     } else if let Some(seconds) = number("sinceSeconds").filter(|seconds| *seconds < 1) {
         errors.push(FieldError::invalid(&FieldPath::new("sinceSeconds"), seconds, "must be greater than 0"));
     }
@@ -117,11 +130,16 @@ fn container_of(pod: &Object, call: &Call<'_>, query: Option<&str>) -> Result<Op
     if call.subresource == "portforward" {
         return Ok(None);
     }
-    let names = |field: &str| -> Vec<String> { items_at(pod, field).iter().map(|container| str_at(container, "name").to_owned()).collect() };
-    let (containers, init, ephemeral) = (names("spec.containers"), names("spec.initContainers"), names("spec.ephemeralContainers"));
+    let names = |field: &str| -> Vec<String> {
+        items_at(pod, field).iter().map(|container| str_at(container, "name").to_owned()).collect()
+    };
+    let (containers, init, ephemeral) =
+        (names("spec.containers"), names("spec.initContainers"), names("spec.ephemeralContainers"));
     let asked = query_value(query, "container").unwrap_or_default().into_owned();
     if asked.is_empty() {
-        if let Some(default) = pod.pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container").and_then(serde_json::Value::as_str)
+        if let Some(default) = pod
+            .pointer("/metadata/annotations/kubectl.kubernetes.io~1default-container")
+            .and_then(serde_json::Value::as_str)
             && containers.iter().any(|name| name == default)
         {
             return Ok(Some(default.to_owned()));
@@ -130,7 +148,11 @@ fn container_of(pod: &Object, call: &Call<'_>, query: Option<&str>) -> Result<Op
             [one] => Ok(Some(one.clone())),
             [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {}", call.name))),
             many => {
-                let mut choices = format!("a container name must be specified for pod {}, choose one of: [{}]", call.name, many.join(" "));
+                let mut choices = format!(
+                    "a container name must be specified for pod {}, choose one of: [{}]",
+                    call.name,
+                    many.join(" ")
+                );
                 if !init.is_empty() {
                     choices.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
                 }
@@ -145,7 +167,13 @@ fn container_of(pod: &Object, call: &Call<'_>, query: Option<&str>) -> Result<Op
 }
 
 /// The path of the node agent's own API, as upstream's kubelet has it.
-fn agent_path(pod: &Object, call: &Call<'_>, subresource: &str, container: Option<&str>, query: Option<&str>) -> String {
+fn agent_path(
+    pod: &Object,
+    call: &Call<'_>,
+    subresource: &str,
+    container: Option<&str>,
+    query: Option<&str>,
+) -> String {
     let (namespace, name, uid) = (call.namespace, call.name, str_at(pod, "metadata.uid"));
     let container = container.unwrap_or_default();
     let mut params = form_urlencoded::Serializer::new(String::new());
@@ -181,8 +209,13 @@ fn agent_of(server: &Inner, node: &Object, name: &str, path: String) -> Result<T
         .into_iter()
         .find_map(|kind| addresses.iter().find(|address| address["type"] == kind))
         .map(|address| str_at(address, "address").to_owned())
-        .ok_or_else(|| ApiError::internal(format!("no preferred addresses found for node {name}; known addresses: []")))?;
-    let port = i64_at(node, "status.daemonEndpoints.kubeletEndpoint.Port").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(AGENT_PORT);
+        .ok_or_else(|| {
+            ApiError::internal(format!("no preferred addresses found for node {name}; known addresses: []"))
+        })?;
+    let port = i64_at(node, "status.daemonEndpoints.kubeletEndpoint.Port")
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
+        .unwrap_or(AGENT_PORT);
     Ok(Target { address, port, tls: Some(server.agent_tls.clone()), path })
 }
 
@@ -201,7 +234,10 @@ fn pod_proxy(pod: &Object, port: Option<&str>, rest: &str, query: &str) -> Resul
     if address.is_empty() {
         return Err(ApiError::bad_request("address not allowed"));
     }
-    let first = items_at(pod, "spec.containers").iter().flat_map(|container| items_at(container, "ports")).find_map(|port| port["containerPort"].as_u64());
+    let first = items_at(pod, "spec.containers")
+        .iter()
+        .flat_map(|container| items_at(container, "ports"))
+        .find_map(|port| port["containerPort"].as_u64());
     let port = match port.filter(|port| !port.is_empty()) {
         Some(text) => text.parse().map_err(|_| ApiError::bad_request(format!("invalid pod request {text:?}")))?,
         None => first.and_then(|port| u16::try_from(port).ok()).unwrap_or(80),
@@ -209,24 +245,43 @@ fn pod_proxy(pod: &Object, port: Option<&str>, rest: &str, query: &str) -> Resul
     Ok(Target { address: address.to_owned(), port, tls: None, path: format!("/{rest}{query}") })
 }
 
-fn service_proxy(server: &Inner, service: &Object, port: Option<&str>, rest: &str, query: &str) -> Result<Target, ApiError> {
+fn service_proxy(
+    server: &Inner,
+    service: &Object,
+    port: Option<&str>,
+    rest: &str,
+    query: &str,
+) -> Result<Target, ApiError> {
     use crate::admission::ObjectReader;
     let (namespace, name) = (str_at(service, "metadata.namespace"), str_at(service, "metadata.name"));
     let ports = items_at(service, "spec.ports");
     let wanted = match port.filter(|port| !port.is_empty()) {
-        Some(text) => ports.iter().find(|port| port["name"] == text || port["port"].as_u64().is_some_and(|number| number.to_string() == text)),
+        Some(text) => ports.iter().find(|port| {
+            port["name"] == text || port["port"].as_u64().is_some_and(|number| number.to_string() == text)
+        }),
         None => ports.first(),
     };
-    let no_port = || ApiError::service_unavailable(format!("no service port {:?} found for service {name:?}", port.unwrap_or_default()));
+    let no_port = || {
+        ApiError::service_unavailable(format!(
+            "no service port {:?} found for service {name:?}",
+            port.unwrap_or_default()
+        ))
+    };
     let wanted = wanted.ok_or_else(no_port)?;
     let endpoints = server.registry.caches.get("", "endpoints", namespace, name);
     let no_endpoints = || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
     let endpoints = endpoints.ok_or_else(no_endpoints)?;
     for subset in items_at(&endpoints, "subsets") {
-        let port = items_at(subset, "ports").iter().find(|candidate| str_at(candidate, "name") == str_at(wanted, "name"));
+        let port =
+            items_at(subset, "ports").iter().find(|candidate| str_at(candidate, "name") == str_at(wanted, "name"));
         let port = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok());
         if let (Some(port), Some(address)) = (port, items_at(subset, "addresses").first()) {
-            return Ok(Target { address: str_at(address, "ip").to_owned(), port, tls: None, path: format!("/{rest}{query}") });
+            return Ok(Target {
+                address: str_at(address, "ip").to_owned(),
+                port,
+                tls: None,
+                path: format!("/{rest}{query}"),
+            });
         }
     }
     Err(no_endpoints())
@@ -236,7 +291,8 @@ trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for S {}
 
 async fn connect(target: &Target) -> Result<Box<dyn Stream>, BodyError> {
-    let stream = tokio::time::timeout(CONNECT_MAX, TcpStream::connect((target.address.as_str(), target.port))).await??;
+    let stream =
+        tokio::time::timeout(CONNECT_MAX, TcpStream::connect((target.address.as_str(), target.port))).await??;
     stream.set_nodelay(true)?;
     let Some(tls) = &target.tls else { return Ok(Box::new(stream)) };
     let name = match target.address.parse::<IpAddr>() {
@@ -249,7 +305,8 @@ async fn connect(target: &Target) -> Result<Box<dyn Stream>, BodyError> {
 async fn hand_on(target: Target, mut parts: Parts, body: Body) -> Result<Response<Body>, ApiError> {
     let unreachable = |error: BodyError| ApiError::internal(format!("error dialing backend: {error}"));
     let stream = connect(&target).await.map_err(unreachable)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.into()))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.into()))?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to a node ended");
@@ -267,7 +324,9 @@ async fn hand_on(target: Target, mut parts: Parts, body: Body) -> Result<Respons
         request.headers_mut().remove(UPGRADE);
     }
     let host = format!("{}:{}", target.address, target.port);
-    request.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|error| ApiError::internal(error.to_string()))?);
+    request
+        .headers_mut()
+        .insert(HOST, HeaderValue::from_str(&host).map_err(|error| ApiError::internal(error.to_string()))?);
     let mut answer = sender.send_request(request).await.map_err(|error| unreachable(error.into()))?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(client) = upgrade {
@@ -298,7 +357,8 @@ mod tests {
 
     #[test]
     fn proxied_names_carry_ports() {
-        let cases = [("p", "p", None), ("p:80", "p", Some("80")), ("http:p:80", "p", Some("80")), ("https:p:", "p", Some(""))];
+        let cases =
+            [("p", "p", None), ("p:80", "p", Some("80")), ("http:p:80", "p", Some("80")), ("https:p:", "p", Some(""))];
         for (text, name, port) in cases {
             assert_eq!(split_port(text), (name, port), "{text}");
         }

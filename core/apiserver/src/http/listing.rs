@@ -53,7 +53,15 @@ impl ListWriter {
     /// A writer of a page of a resource's objects.
     pub fn new(resource: &Resource, mut page: Page) -> Self {
         let mut head = BytesMut::new();
-        head.put_slice(format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[", resource.list_kind, resource.api_version(), list_metadata(&page)).as_bytes());
+        head.put_slice(
+            format!(
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+                resource.list_kind,
+                resource.api_version(),
+                list_metadata(&page)
+            )
+            .as_bytes(),
+        );
         let walk = match page.entries.take() {
             Some(entries) => Walk::Listed(entries.into_iter()),
             None => Walk::Snapshot(page.after.clone()),

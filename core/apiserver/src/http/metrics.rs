@@ -79,7 +79,13 @@ impl Metrics {
             scope,
         };
         if self.latencies.len() >= SERIES_MAX && !self.latencies.contains_key(&labels) {
-            labels = Labels { group: String::new(), version: String::new(), resource: "other".to_owned(), subresource: String::new(), ..labels };
+            labels = Labels {
+                group: String::new(),
+                version: String::new(),
+                resource: "other".to_owned(),
+                subresource: String::new(),
+                ..labels
+            };
         }
         Counted { metrics: self, labels, _in_flight: InFlight(gauge.clone()) }
     }
@@ -92,12 +98,22 @@ impl Metrics {
     }
 
     fn write(&self, server: &Inner, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "# HELP apiserver_request_total Requests by verb, resource and status code.\n# TYPE apiserver_request_total counter")?;
+        writeln!(
+            out,
+            "# HELP apiserver_request_total Requests by verb, resource and status code.\n# TYPE apiserver_request_total counter"
+        )?;
         for series in &self.requests {
             let (labels, code) = series.key();
-            writeln!(out, "apiserver_request_total{{code=\"{code}\",{labels}}} {}", series.value().load(Ordering::Relaxed))?;
+            writeln!(
+                out,
+                "apiserver_request_total{{code=\"{code}\",{labels}}} {}",
+                series.value().load(Ordering::Relaxed)
+            )?;
         }
-        writeln!(out, "# HELP apiserver_request_duration_seconds Latency until the answer begins.\n# TYPE apiserver_request_duration_seconds histogram")?;
+        writeln!(
+            out,
+            "# HELP apiserver_request_duration_seconds Latency until the answer begins.\n# TYPE apiserver_request_duration_seconds histogram"
+        )?;
         for series in &self.latencies {
             let (labels, latency) = (series.key(), series.value());
             let mut below = 0;
@@ -107,19 +123,38 @@ impl Metrics {
             }
             let count = latency.count.load(Ordering::Relaxed);
             writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}")?;
-            writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", latency.sum_micros.load(Ordering::Relaxed) as f64 / 1e6)?;
+            writeln!(
+                out,
+                "apiserver_request_duration_seconds_sum{{{labels}}} {}",
+                latency.sum_micros.load(Ordering::Relaxed) as f64 / 1e6
+            )?;
             writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {count}")?;
         }
-        writeln!(out, "# HELP apiserver_current_inflight_requests Requests being answered.\n# TYPE apiserver_current_inflight_requests gauge")?;
+        writeln!(
+            out,
+            "# HELP apiserver_current_inflight_requests Requests being answered.\n# TYPE apiserver_current_inflight_requests gauge"
+        )?;
         writeln!(out, "apiserver_current_inflight_requests {}", self.in_flight.load(Ordering::Relaxed))?;
         writeln!(out, "# HELP apiserver_longrunning_requests Watches.\n# TYPE apiserver_longrunning_requests gauge")?;
         let watchers: usize = server.registry.caches.iter().map(|stored| stored.cache.watchers()).sum();
         writeln!(out, "apiserver_longrunning_requests {watchers}")?;
-        writeln!(out, "# HELP apiserver_resource_objects Objects in the cache.\n# TYPE apiserver_resource_objects gauge")?;
+        writeln!(
+            out,
+            "# HELP apiserver_resource_objects Objects in the cache.\n# TYPE apiserver_resource_objects gauge"
+        )?;
         for stored in server.registry.caches.iter() {
-            writeln!(out, "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {}", stored.resource.group, stored.resource.plural, stored.cache.len())?;
+            writeln!(
+                out,
+                "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {}",
+                stored.resource.group,
+                stored.resource.plural,
+                stored.cache.len()
+            )?;
         }
-        writeln!(out, "# HELP apiserver_cache_revision The store's revision that the cache shows.\n# TYPE apiserver_cache_revision gauge")?;
+        writeln!(
+            out,
+            "# HELP apiserver_cache_revision The store's revision that the cache shows.\n# TYPE apiserver_cache_revision gauge"
+        )?;
         writeln!(out, "apiserver_cache_revision {}", server.registry.caches.applied.revision())
     }
 }

@@ -131,8 +131,14 @@ fn shape_of(params: &[(&str, &str)], offer: Offer, include: IncludeObject) -> Op
     let (kind, group, version) = (value("as"), value("g"), value("v"));
     match kind {
         "" => Some(Shape::Plain),
-        "Table" if TABLES && offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => Some(Shape::Table(include)),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" if offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => {
+        "Table"
+            if TABLES && offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") =>
+        {
+            Some(Shape::Table(include))
+        }
+        "PartialObjectMetadata" | "PartialObjectMetadataList"
+            if offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") =>
+        {
             Some(Shape::PartialMetadata)
         }
         "APIGroupDiscoveryList" if offer == Offer::Discovery && group == "apidiscovery.k8s.io" => match version {
@@ -165,7 +171,11 @@ mod tests {
 
     #[test]
     fn the_first_acceptable_clause_wins() {
-        let table = Representation { encoding: Encoding::Json, shape: Shape::Table(IncludeObject::Metadata) };
+        let table = if TABLES {
+            Representation { encoding: Encoding::Json, shape: Shape::Table(IncludeObject::Metadata) }
+        } else {
+            Representation::JSON
+        };
         let yaml = Representation { encoding: Encoding::Yaml, shape: Shape::Plain };
         let cases = [
             ("", Some(Representation::JSON)),

@@ -53,7 +53,8 @@ impl Input<'_> {
             Some("Strict") => Ok(FieldValidation::Strict),
             Some(other) => {
                 let path = gantry_api::field::FieldPath::new("fieldValidation");
-                let error = gantry_api::field::FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
+                let error =
+                    gantry_api::field::FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
                 Err(ApiError::invalid(("meta.k8s.io", "CreateOptions"), "", &[error]))
             }
         }
@@ -76,7 +77,12 @@ impl Input<'_> {
 }
 
 /// Answers a request on a resource itself (not on a subresource).
-pub async fn serve(registry: &Registry, call: &Call<'_>, verb: &str, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn serve(
+    registry: &Registry,
+    call: &Call<'_>,
+    verb: &str,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let needed = match verb {
         "get" => Verb::Get,
         "list" => Verb::List,
@@ -106,10 +112,13 @@ pub async fn serve(registry: &Registry, call: &Call<'_>, verb: &str, input: Inpu
             let (object, mut warnings) = input.object(call.resource)?;
             let call = Call { dry_run: dry_run(input.query, "CreateOptions")?, ..*call };
             let result = registry.create(&call, object).await;
-            finish(result.map(|(entry, more)| {
-                warnings.extend(more);
-                one(call.resource, StatusCode::CREATED, &entry, input.representation)
-            }), &warnings)
+            finish(
+                result.map(|(entry, more)| {
+                    warnings.extend(more);
+                    one(call.resource, StatusCode::CREATED, &entry, input.representation)
+                }),
+                &warnings,
+            )
         }
         Verb::Update => {
             let (object, warnings) = input.object(call.resource)?;
@@ -140,7 +149,12 @@ fn finish(result: Result<Response<Body>, ApiError>, warnings: &[String]) -> Resu
 }
 
 /// The answer to an update or patch.
-pub fn written(call: &Call<'_>, result: Result<Written, ApiError>, mut warnings: Vec<String>, representation: Representation) -> Result<Response<Body>, ApiError> {
+pub fn written(
+    call: &Call<'_>,
+    result: Result<Written, ApiError>,
+    mut warnings: Vec<String>,
+    representation: Representation,
+) -> Result<Response<Body>, ApiError> {
     let response = result.map(|written| {
         warnings.extend(written.warnings);
         let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -162,7 +176,9 @@ pub fn one(resource: &Resource, status: StatusCode, entry: &Entry, representatio
         return response::json(status, entry.object_bytes(), representation.encoding);
     }
     match decoded(resource, entry) {
-        Ok(object) => response::object(status, &shape_one(resource, object, representation.shape), representation.encoding),
+        Ok(object) => {
+            response::object(status, &shape_one(resource, object, representation.shape), representation.encoding)
+        }
         Err(error) => response::error(&error, Some(representation)),
     }
 }
@@ -251,11 +267,16 @@ fn list_object(resource: &Resource, metadata: Value, objects: Vec<Object>) -> Va
 
 async fn watch(registry: &Registry, call: &Call<'_>, input: &Input<'_>) -> Result<Response<Body>, ApiError> {
     if input.representation.encoding == Encoding::Yaml {
-        return Err(ApiError::not_acceptable(&["application/json", "application/vnd.kubernetes.protobuf;stream=watch"]));
+        return Err(ApiError::not_acceptable(&[
+            "application/json",
+            "application/vnd.kubernetes.protobuf;stream=watch",
+        ]));
     }
     let options = ListOptions::parse(input.query, true)?;
     let content = match registry.watch(call, &options).await? {
-        WatchStart::Running(watch) => body::stream(frames(call.resource, input.representation.shape, watch, input.shutdown.clone())),
+        WatchStart::Running(watch) => {
+            body::stream(frames(call.resource, input.representation.shape, watch, input.shutdown.clone()))
+        }
         WatchStart::Expired(error) => body::full(error_frame(&error)),
     };
     let mut response = Response::new(content);
@@ -269,8 +290,12 @@ fn delete_options(input: &Input<'_>) -> Result<DeleteOptions, ApiError> {
         return DeleteOptions::parse(input.query, None);
     }
     let options: Value = match input.media()? {
-        MediaType::Json => serde_json::from_slice(&input.body).map_err(|error| ApiError::bad_request(error.to_string()))?,
-        MediaType::Yaml => serde_yaml_ng::from_slice(&input.body).map_err(|error| ApiError::bad_request(error.to_string()))?,
+        MediaType::Json => {
+            serde_json::from_slice(&input.body).map_err(|error| ApiError::bad_request(error.to_string()))?
+        }
+        MediaType::Yaml => {
+            serde_yaml_ng::from_slice(&input.body).map_err(|error| ApiError::bad_request(error.to_string()))?
+        }
     };
     if !matches!(options["kind"].as_str(), None | Some("" | "DeleteOptions")) {
         let kind = options["kind"].as_str().unwrap_or_default();
@@ -284,13 +309,21 @@ async fn delete(registry: &Registry, call: &Call<'_>, input: &Input<'_>) -> Resu
     let (deleted, warnings) = registry.delete(call, &options).await?;
     let mut response = match deleted {
         Deleted::Object(entry) => one(call.resource, StatusCode::OK, &entry, input.representation),
-        Deleted::Gone { uid } => response::object(StatusCode::OK, &deleted_status(call.resource, call.name, &uid), input.representation.encoding),
+        Deleted::Gone { uid } => response::object(
+            StatusCode::OK,
+            &deleted_status(call.resource, call.name, &uid),
+            input.representation.encoding,
+        ),
     };
     response::add_warnings(&mut response, &warnings);
     Ok(response)
 }
 
-async fn delete_collection(registry: &Registry, call: &Call<'_>, input: &Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn delete_collection(
+    registry: &Registry,
+    call: &Call<'_>,
+    input: &Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let options = delete_options(input)?;
     let selection = ListOptions::parse(input.query, false)?;
     let page = registry.list(call, &selection).await.map_err(|refused| refused.error)?;

@@ -61,7 +61,9 @@ pub fn error(error: &ApiError, representation: Option<Representation>) -> Respon
         _ => Encoding::Json,
     };
     let mut response = object(status, &error.to_status(), encoding);
-    if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0) {
+    if let Some(seconds) =
+        error.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0)
+    {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

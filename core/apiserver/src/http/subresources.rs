@@ -24,7 +24,12 @@ fn verb_of(verb: &str) -> Option<Verb> {
 }
 
 /// Answers a request on a subresource or on a resource that isn't stored.
-pub async fn serve(server: &Arc<Inner>, call: &Call<'_>, verb: &str, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn serve(
+    server: &Arc<Inner>,
+    call: &Call<'_>,
+    verb: &str,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let asked = verb_of(verb).ok_or_else(ApiError::no_such_method)?;
     if call.subresource.is_empty() {
         if !call.resource.allows(asked) {
@@ -68,7 +73,13 @@ fn is_dry_run(input: &Input<'_>, verb: Verb) -> Result<bool, ApiError> {
 }
 
 /// Get, update and patch of the object itself, by another door.
-async fn through(server: &Inner, call: &Call<'_>, verb: Verb, door: Door, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn through(
+    server: &Inner,
+    call: &Call<'_>,
+    verb: Verb,
+    door: Door,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let call = Call { dry_run: is_dry_run(&input, verb)?, ..*call };
     let registry = &server.registry;
     match verb {
@@ -88,7 +99,13 @@ async fn through(server: &Inner, call: &Call<'_>, verb: Verb, door: Door, input:
 type Merge<'m> = dyn Fn(&Object, &Object) -> Object + Send + Sync + 'm;
 
 /// Get, update and patch where only a part of the object counts: `merge` puts it into what is there.
-async fn special(server: &Inner, call: &Call<'_>, verb: Verb, input: Input<'_>, merge: &Merge<'_>) -> Result<Response<Body>, ApiError> {
+async fn special(
+    server: &Inner,
+    call: &Call<'_>,
+    verb: Verb,
+    input: Input<'_>,
+    merge: &Merge<'_>,
+) -> Result<Response<Body>, ApiError> {
     let call = Call { dry_run: is_dry_run(&input, verb)?, ..*call };
     let registry = &server.registry;
     match verb {
@@ -127,7 +144,13 @@ fn with_conditions(old: &Object, wanted: &Object) -> Object {
     next
 }
 
-async fn scale(server: &Inner, call: &Call<'_>, verb: Verb, expected: Expected<'_>, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn scale(
+    server: &Inner,
+    call: &Call<'_>,
+    verb: Verb,
+    expected: Expected<'_>,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let call = Call { dry_run: is_dry_run(&input, verb)?, ..*call };
     let registry = &server.registry;
     let scale = match verb {
@@ -141,7 +164,9 @@ async fn scale(server: &Inner, call: &Call<'_>, verb: Verb, expected: Expected<'
             registry
                 .rescale(&call, &|before| match kind.as_deref() {
                     Some("application/json-patch+json") => patch::json_patch(&before, &input.body),
-                    Some("application/merge-patch+json" | "application/strategic-merge-patch+json") => patch::merge_patch(&before, &input.body),
+                    Some("application/merge-patch+json" | "application/strategic-merge-patch+json") => {
+                        patch::merge_patch(&before, &input.body)
+                    }
                     _ => Err(ApiError::unsupported_patch_type()),
                 })
                 .await?
@@ -158,7 +183,12 @@ async fn finalize(server: &Inner, call: &Call<'_>, input: Input<'_>) -> Result<R
     written(&call, server.registry.finalize(&call, object).await, warnings, input.representation)
 }
 
-async fn bind(server: &Inner, call: &Call<'_>, binding: Decoded, input: &Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn bind(
+    server: &Inner,
+    call: &Call<'_>,
+    binding: Decoded,
+    input: &Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let call = Call { dry_run: dry_run(input.query, "CreateOptions")?, ..*call };
     server.registry.bind(&call, &binding.object).await?;
     let mut response = response::object(StatusCode::CREATED, &success(Some(201)), input.representation.encoding);
@@ -166,20 +196,35 @@ async fn bind(server: &Inner, call: &Call<'_>, binding: Decoded, input: &Input<'
     Ok(response)
 }
 
-async fn evict(server: &Inner, call: &Call<'_>, expected: Expected<'_>, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn evict(
+    server: &Inner,
+    call: &Call<'_>,
+    expected: Expected<'_>,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let eviction = body(&input, expected)?;
     let call = Call { dry_run: dry_run(input.query, "CreateOptions")?, ..*call };
     server.registry.evict(&call, &eviction.object).await?;
     Ok(response::object(StatusCode::CREATED, &success(Some(201)), input.representation.encoding))
 }
 
-async fn token(server: &Inner, call: &Call<'_>, expected: Expected<'_>, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn token(
+    server: &Inner,
+    call: &Call<'_>,
+    expected: Expected<'_>,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let request = body(&input, expected)?.object;
     let answer = server.token_request(call, request)?;
     Ok(response::object(StatusCode::CREATED, &answer, input.representation.encoding))
 }
 
-async fn unstored(server: &Arc<Inner>, call: &Call<'_>, verb: Verb, input: Input<'_>) -> Result<Response<Body>, ApiError> {
+async fn unstored(
+    server: &Arc<Inner>,
+    call: &Call<'_>,
+    verb: Verb,
+    input: Input<'_>,
+) -> Result<Response<Body>, ApiError> {
     let resource = call.resource;
     match (resource.group.as_str(), resource.plural.as_str(), verb) {
         ("", "bindings", Verb::Create) => {
@@ -198,7 +243,8 @@ async fn unstored(server: &Arc<Inner>, call: &Call<'_>, verb: Verb, input: Input
                 return Err(call.not_found());
             }
             let mut status = component_status(server).await;
-            map_mut(&mut status, "").extend([("kind".to_owned(), json!("ComponentStatus")), ("apiVersion".to_owned(), json!("v1"))]);
+            map_mut(&mut status, "")
+                .extend([("kind".to_owned(), json!("ComponentStatus")), ("apiVersion".to_owned(), json!("v1"))]);
             Ok(response::object(StatusCode::OK, &status, input.representation.encoding))
         }
         ("authentication.k8s.io" | "authorization.k8s.io", _, Verb::Create) => {

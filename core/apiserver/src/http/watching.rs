@@ -48,7 +48,11 @@ impl Framer {
     }
 
     fn added(&mut self, entry: &Entry) -> Bytes {
-        if self.is_shared() { event_frame(ChangeType::Added, entry, entry.revision) } else { self.custom(ChangeType::Added, entry, entry.revision) }
+        if self.is_shared() {
+            event_frame(ChangeType::Added, entry, entry.revision)
+        } else {
+            self.custom(ChangeType::Added, entry, entry.revision)
+        }
     }
 
     fn custom(&mut self, kind: ChangeType, entry: &Entry, revision: i64) -> Bytes {
@@ -81,12 +85,17 @@ impl Framer {
         }
         let object = match self.shape {
             Shape::Table(include) => {
-                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+                let object =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
                 let row = if include == IncludeObject::None { Value::Null } else { object };
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": revision.to_string()}, "columnDefinitions": null, "rows": [{"cells": null, "object": row}]})
             }
-            Shape::PartialMetadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
-            Shape::Plain | Shape::AggregatedDiscovery(_) => json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata}),
+            Shape::PartialMetadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Shape::Plain | Shape::AggregatedDiscovery(_) => {
+                json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata})
+            }
         };
         frame("BOOKMARK", &object)
     }
@@ -168,8 +177,12 @@ impl State {
                 () = self.shutdown.cancelled() => return None,
             };
             match delivery {
-                Ok(Delivery::Change(kind, change)) if change.revision > self.watch.start => return Some(self.framer.change(kind, &change)),
-                Ok(Delivery::Bookmark(revision)) if self.watch.bookmarks && revision >= self.watch.start => return Some(self.framer.bookmark(revision, false)),
+                Ok(Delivery::Change(kind, change)) if change.revision > self.watch.start => {
+                    return Some(self.framer.change(kind, &change));
+                }
+                Ok(Delivery::Bookmark(revision)) if self.watch.bookmarks && revision >= self.watch.start => {
+                    return Some(self.framer.bookmark(revision, false));
+                }
                 Ok(_) => {}
                 // Too slow: as upstream, the stream just ends, and the client starts again where it was.
                 Err(RecvError::Lagged(_) | RecvError::Closed) => self.over = true,
@@ -179,7 +192,12 @@ impl State {
 }
 
 /// The frames of a watch until its time is over, the server stops, or its reader is too slow.
-pub fn frames(resource: &'static Resource, shape: Shape, mut watch: Box<Watch>, shutdown: CancellationToken) -> impl Stream<Item = Bytes> + Send + 'static {
+pub fn frames(
+    resource: &'static Resource,
+    shape: Shape,
+    mut watch: Box<Watch>,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = Bytes> + Send + 'static {
     let state = State {
         framer: Framer { resource, shape, columns: true },
         snapshot_after: watch.snapshot.is_some().then_some(None),

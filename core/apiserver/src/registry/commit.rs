@@ -46,18 +46,26 @@ impl Registry {
         } else {
             object
         };
-        let value = encode(object, &stored.resource.kind, &stored.resource.api_version()).map_err(ApiError::internal)?;
+        let value =
+            encode(object, &stored.resource.kind, &stored.resource.api_version()).map_err(ApiError::internal)?;
         if value.len() > OBJECT_BYTES_MAX {
             return Err(ApiError::request_entity_too_large(format_args!("limit is {OBJECT_BYTES_MAX}")));
         }
         let relative = call.key();
         let key = format!("{}{relative}", stored.prefix);
-        Ok(Encoded { key: key.into(), relative: relative.into(), value, index: self.caches.index(stored.resource, object) })
+        Ok(Encoded {
+            key: key.into(),
+            relative: relative.into(),
+            value,
+            index: self.caches.index(stored.resource, object),
+        })
     }
 
     /// An entry that isn't in the store: what a dry run answers with.
     pub fn unsaved(&self, encoded: Encoded, revision: i64) -> Result<Arc<Entry>, ApiError> {
-        Entry::new(encoded.relative, encoded.value, revision, encoded.index).map(Arc::new).ok_or_else(|| ApiError::internal("an encoded object is not in the stored layout"))
+        Entry::new(encoded.relative, encoded.value, revision, encoded.index)
+            .map(Arc::new)
+            .ok_or_else(|| ApiError::internal("an encoded object is not in the stored layout"))
     }
 
     /// Writes an object that was last written at `revision` (0: that doesn't exist); `None` when that isn't so.
@@ -89,7 +97,11 @@ impl Registry {
     /// Deletes an object that was last written at `revision`; answers with the revision that did, or `None`.
     pub async fn remove(&self, key: String, revision: i64, extra: Extra) -> Result<Option<i64>, ApiError> {
         let key = Bytes::from(key);
-        let mut txn = Txn { compares: vec![Compare::mod_revision(key.clone(), revision)], success: vec![Op::delete(key)], failure: Vec::new() };
+        let mut txn = Txn {
+            compares: vec![Compare::mod_revision(key.clone(), revision)],
+            success: vec![Op::delete(key)],
+            failure: Vec::new(),
+        };
         txn.compares.extend(extra.compares);
         txn.success.extend(extra.ops);
         let answer = self.store.txn(txn).await.map_err(store_error)?;

@@ -25,8 +25,12 @@ const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 pub fn to_storage(resource: &Resource, object: &mut Object) {
     match resource.kind.as_str() {
         "Event" => rename_fields(object, resource.group == "events.k8s.io"),
-        "HorizontalPodAutoscaler" if resource.version == "v1" && resource.storage.version == "v2" => autoscaler_to_v2(object),
-        "HorizontalPodAutoscaler" if resource.version == "v2" && resource.storage.version == "v1" => autoscaler_to_v1(object),
+        "HorizontalPodAutoscaler" if resource.version == "v1" && resource.storage.version == "v2" => {
+            autoscaler_to_v2(object)
+        }
+        "HorizontalPodAutoscaler" if resource.version == "v2" && resource.storage.version == "v1" => {
+            autoscaler_to_v1(object)
+        }
         _ => {}
     }
     retype(object, &gantry_api::resources::group_version(&resource.storage.group, &resource.storage.version));
@@ -36,8 +40,12 @@ pub fn to_storage(resource: &Resource, object: &mut Object) {
 pub fn from_storage(resource: &Resource, object: &mut Object) {
     match resource.kind.as_str() {
         "Event" => rename_fields(object, resource.group.is_empty()),
-        "HorizontalPodAutoscaler" if resource.version == "v1" && resource.storage.version == "v2" => autoscaler_to_v1(object),
-        "HorizontalPodAutoscaler" if resource.version == "v2" && resource.storage.version == "v1" => autoscaler_to_v2(object),
+        "HorizontalPodAutoscaler" if resource.version == "v1" && resource.storage.version == "v2" => {
+            autoscaler_to_v1(object)
+        }
+        "HorizontalPodAutoscaler" if resource.version == "v2" && resource.storage.version == "v1" => {
+            autoscaler_to_v2(object)
+        }
         _ => {}
     }
     retype(object, &resource.api_version());
@@ -69,7 +77,9 @@ fn annotations(object: &mut Object) -> &mut Map<String, Value> {
 }
 
 fn is_cpu_utilization(metric: &Value) -> bool {
-    metric["type"] == "Resource" && metric["resource"]["name"] == "cpu" && !metric["resource"]["target"]["averageUtilization"].is_null()
+    metric["type"] == "Resource"
+        && metric["resource"]["name"] == "cpu"
+        && !metric["resource"]["target"]["averageUtilization"].is_null()
 }
 
 /// `v2` to `v1`: the CPU target has a field, the rest goes into annotations.
@@ -82,13 +92,18 @@ fn autoscaler_to_v1(object: &mut Object) {
         spec.remove("metrics");
         spec.remove("behavior");
         if let Some(metric) = metrics.iter().find(|metric| is_cpu_utilization(metric)) {
-            spec.insert("targetCPUUtilizationPercentage".to_owned(), metric["resource"]["target"]["averageUtilization"].clone());
+            spec.insert(
+                "targetCPUUtilizationPercentage".to_owned(),
+                metric["resource"]["target"]["averageUtilization"].clone(),
+            );
         }
     }
     if let Some(status) = object["status"].as_object_mut() {
         status.remove("conditions");
         status.remove("currentMetrics");
-        if let Some(metric) = current.iter().find(|metric| metric["type"] == "Resource" && metric["resource"]["name"] == "cpu") {
+        if let Some(metric) =
+            current.iter().find(|metric| metric["type"] == "Resource" && metric["resource"]["name"] == "cpu")
+        {
             let value = &metric["resource"]["current"]["averageUtilization"];
             if !value.is_null() {
                 status.insert("currentCPUUtilizationPercentage".to_owned(), value.clone());
@@ -96,9 +111,15 @@ fn autoscaler_to_v1(object: &mut Object) {
         }
     }
     let first_cpu = metrics.iter().position(is_cpu_utilization);
-    let others: Vec<Value> = metrics.into_iter().enumerate().filter(|(at, _)| Some(*at) != first_cpu).map(|(_, metric)| metric).collect();
+    let others: Vec<Value> =
+        metrics.into_iter().enumerate().filter(|(at, _)| Some(*at) != first_cpu).map(|(_, metric)| metric).collect();
     let kept = annotations(object);
-    for (name, value) in [(METRICS, json!(others)), (BEHAVIOR, behavior), (CONDITIONS, json!(conditions)), (CURRENT_METRICS, json!(current))] {
+    for (name, value) in [
+        (METRICS, json!(others)),
+        (BEHAVIOR, behavior),
+        (CONDITIONS, json!(conditions)),
+        (CURRENT_METRICS, json!(current)),
+    ] {
         if !gantry_api::object::is_empty(&value) {
             kept.insert(name.to_owned(), json!(value.to_string()));
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use gantry_api::schema::apply_defaults;
 use gantry_api::error::ApiError;
 use gantry_api::kinds::kind_of;
 use gantry_api::object::{Object, str_at};
+use gantry_api::schema::apply_defaults;
 use jiff::Timestamp;
 
 use super::services::Reservation;
@@ -28,14 +28,19 @@ impl Registry {
         apply_defaults(call.resource, &mut object);
         let mut warnings = Vec::new();
         let given_name = str_at(&object, "metadata.name").to_owned();
-        warnings.extend(self.admission.admit(&call.admission(Operation::Create), &mut object, None, &*self.caches).await?);
+        warnings
+            .extend(self.admission.admit(&call.admission(Operation::Create), &mut object, None, &*self.caches).await?);
         for attempt in 1.. {
             let mut candidate = object.clone();
             let generated = given_name.is_empty();
             match self.create_once(call, &mut candidate, &mut warnings).await {
                 Err(error) if generated && error.reason == gantry_api::error::Reason::AlreadyExists => {
                     if attempt >= GENERATED_NAMES_MAX {
-                        return Err(ApiError::generate_name_conflict(call.resource, str_at(&candidate, "metadata.name"), 1));
+                        return Err(ApiError::generate_name_conflict(
+                            call.resource,
+                            str_at(&candidate, "metadata.name"),
+                            1,
+                        ));
                     }
                 }
                 Err(error) => return Err(error),
@@ -45,7 +50,12 @@ impl Registry {
         Err(ApiError::internal("no name was free"))
     }
 
-    async fn create_once(&self, call: &Call<'_>, object: &mut Object, warnings: &mut Vec<String>) -> Result<Arc<Entry>, ApiError> {
+    async fn create_once(
+        &self,
+        call: &Call<'_>,
+        object: &mut Object,
+        warnings: &mut Vec<String>,
+    ) -> Result<Arc<Entry>, ApiError> {
         let resource = call.resource;
         let kind = kind_of(&resource.group, &resource.kind);
         metadata::fill_for_create(object, Timestamp::now());
@@ -60,12 +70,21 @@ impl Registry {
             return Err(ApiError::invalid(resource, &name, &errors));
         }
         warnings.extend(kind.warnings(object, None));
-        warnings.extend(self.admission.validate(&Call { name: "", ..call }.admission(Operation::Create), object, None, &*self.caches).await?);
+        warnings.extend(
+            self.admission
+                .validate(&Call { name: "", ..call }.admission(Operation::Create), object, None, &*self.caches)
+                .await?,
+        );
         let reservation = self.services.reserve(&self.caches, resource, object, None, call.dry_run)?;
         self.create_reserved(&call, object, &reservation).await
     }
 
-    async fn create_reserved(&self, call: &Call<'_>, object: &mut Object, reservation: &Reservation<'_>) -> Result<Arc<Entry>, ApiError> {
+    async fn create_reserved(
+        &self,
+        call: &Call<'_>,
+        object: &mut Object,
+        reservation: &Reservation<'_>,
+    ) -> Result<Arc<Entry>, ApiError> {
         reservation.apply(object);
         let encoded = self.encode(call, object)?;
         if self.stored(call.resource)?.cache.get(&encoded.relative).is_some() {
@@ -79,7 +98,9 @@ impl Registry {
         match self.put(encoded, 0, extra).await? {
             Some(entry) => Ok(entry),
             // Either the name is taken, or what goes along with it.
-            None if has_extra && self.latest(call).await?.is_none() => Err(ApiError::internal("an address of the service was taken meanwhile; please try again")),
+            None if has_extra && self.latest(call).await?.is_none() => {
+                Err(ApiError::internal("an address of the service was taken meanwhile; please try again"))
+            }
             None => Err(ApiError::already_exists(call.resource, call.name)),
         }
     }

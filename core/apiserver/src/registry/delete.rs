@@ -55,9 +55,16 @@ impl Registry {
             let Some(old) = &current else { return Err(call.not_found()) };
             check_preconditions(call.resource, call.name, &old.object, options)?;
             let mut nothing = Value::Null;
-            let warnings = self.admission.admit(&call.admission(Operation::Delete), &mut nothing, Some(&old.object), &*self.caches).await?;
-            self.admission.validate(&call.admission(Operation::Delete), &Value::Null, Some(&old.object), &*self.caches).await?;
-            if let Some(deleted) = self.take_step(&call, old, step(call.resource, &old.object, options, Timestamp::now())).await? {
+            let warnings = self
+                .admission
+                .admit(&call.admission(Operation::Delete), &mut nothing, Some(&old.object), &*self.caches)
+                .await?;
+            self.admission
+                .validate(&call.admission(Operation::Delete), &Value::Null, Some(&old.object), &*self.caches)
+                .await?;
+            if let Some(deleted) =
+                self.take_step(&call, old, step(call.resource, &old.object, options, Timestamp::now())).await?
+            {
                 return Ok((deleted, warnings));
             }
             if options.resource_version.is_some() {
@@ -106,9 +113,19 @@ impl Registry {
 fn answers_with_object(resource: &Resource) -> bool {
     matches!(
         (resource.group.as_str(), resource.plural.as_str()),
-        ("", "pods" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates" | "resourcequotas" | "serviceaccounts" | "services")
-            | ("storage.k8s.io", "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses")
-            | ("resource.k8s.io", _)
+        (
+            "",
+            "pods"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        ) | (
+            "storage.k8s.io",
+            "csidrivers" | "csinodes" | "storageclasses" | "volumeattachments" | "volumeattributesclasses"
+        ) | ("resource.k8s.io", _)
     )
 }
 
@@ -117,13 +134,20 @@ fn orphans_by_default(resource: &Resource) -> bool {
     matches!((resource.group.as_str(), resource.plural.as_str()), ("", "replicationcontrollers") | ("batch", "jobs"))
 }
 
-fn check_preconditions(resource: &Resource, name: &str, object: &Object, options: &DeleteOptions) -> Result<(), ApiError> {
+fn check_preconditions(
+    resource: &Resource,
+    name: &str,
+    object: &Object,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
     let subject = (resource.group.as_str(), resource.kind.as_str());
     let check = |what: &str, noun: &str, wanted: &Option<String>, actual: &str| match wanted {
         Some(wanted) if wanted != actual => Err(ApiError::conflict(
             subject,
             name,
-            &format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). The object might have been {noun}"),
+            &format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). The object might have been {noun}"
+            ),
         )),
         _ => Ok(()),
     };
@@ -225,7 +249,8 @@ fn finalizers_for(resource: &Resource, object: &Object, options: &DeleteOptions)
         (None, None) if had(ORPHAN) || had(FOREGROUND) => (had(ORPHAN), had(FOREGROUND)),
         (None, None) => (orphans_by_default(resource), false),
     };
-    let mut after: Vec<String> = before.iter().filter(|finalizer| *finalizer != ORPHAN && *finalizer != FOREGROUND).cloned().collect();
+    let mut after: Vec<String> =
+        before.iter().filter(|finalizer| *finalizer != ORPHAN && *finalizer != FOREGROUND).cloned().collect();
     if orphan {
         after.push(ORPHAN.to_owned());
     }

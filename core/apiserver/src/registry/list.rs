@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use gantry_api::error::{ApiError, quoted};
 use gantry_api::object::Object;
 use gantry_api::selectors::{FieldSelector, LabelSelector};
@@ -58,33 +58,50 @@ struct Token {
     n: Option<usize>,
 }
 
+/// As lenient as Go's decoder: bits beyond the last byte don't matter.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
+
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 fn encode_token(revision: i64, last: &str, remaining: Option<usize>) -> String {
     // A zero byte behind the last key: the first key that may follow.
     let token = Token { v: TOKEN_VERSION.to_owned(), rv: revision, start: format!("{last}\0"), n: remaining };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    BASE64.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
 fn decode_token(text: &str) -> Result<Token, ApiError> {
-    let invalid = |detail: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {detail}"));
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| match error {
+    let invalid =
+        |detail: String| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {detail}"));
+    let bytes = BASE64.decode(text).map_err(|error| match error {
         base64::DecodeError::InvalidByte(at, _) => invalid(format!("illegal base64 data at input byte {at}")),
         _ => invalid(format!("illegal base64 data at input byte {}", text.len())),
     })?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|error| {
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         match first {
-            Some(byte) if *byte != b'{' => invalid(format!("invalid character {} looking for beginning of value", go_char(*byte))),
+            Some(byte) if *byte != b'{' => {
+                invalid(format!("invalid character {} looking for beginning of value", go_char(*byte)))
+            }
             None => invalid("unexpected end of JSON input".to_owned()),
             _ => invalid(error.to_string()),
         }
     })?;
     if token.v != TOKEN_VERSION {
-        return Err(ApiError::bad_request(format!("invalid continue token: continue key is not valid: server does not recognize this encoded version {}", quoted(&token.v))));
+        return Err(ApiError::bad_request(format!(
+            "invalid continue token: continue key is not valid: server does not recognize this encoded version {}",
+            quoted(&token.v)
+        )));
     }
     if token.start.is_empty() {
-        return Err(ApiError::bad_request("invalid continue token: continue key is not valid: encoded start key empty (version meta.k8s.io/v1)"));
+        return Err(ApiError::bad_request(
+            "invalid continue token: continue key is not valid: encoded start key empty (version meta.k8s.io/v1)",
+        ));
     }
     Ok(token)
 }
@@ -93,7 +110,7 @@ fn decode_token(text: &str) -> Result<Token, ApiError> {
 fn go_char(byte: u8) -> String {
     match byte {
         b'\'' => "'\\''".to_owned(),
-        0x20..0x7f => format!("'{}'", char::from(byte)),
+        0x20..=0x7e => format!("'{}'", char::from(byte)),
         0x80..0xa0 => format!("'\\u{byte:04x}'"),
         0xa0.. => format!("'{}'", char::from(byte)),
         _ => format!("'\\x{byte:02x}'"),
@@ -102,11 +119,18 @@ fn go_char(byte: u8) -> String {
 
 /// The scope and selectors of a call.
 pub fn selection(call: &Call<'_>, options: &ListOptions) -> Result<Selection, ApiError> {
-    let labels = LabelSelector::parse(&options.label_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let fields = FieldSelector::parse(&options.field_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let labels =
+        LabelSelector::parse(&options.label_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let fields =
+        FieldSelector::parse(&options.field_selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
     check_fields(call, &fields)?;
-    let name = if call.name.is_empty() { fields.exact("metadata.name").map(str::to_owned) } else { Some(call.name.to_owned()) };
-    let namespace = if call.namespace.is_empty() { fields.exact("metadata.namespace").unwrap_or_default() } else { call.namespace };
+    let name = if call.name.is_empty() {
+        fields.exact("metadata.name").map(str::to_owned)
+    } else {
+        Some(call.name.to_owned())
+    };
+    let namespace =
+        if call.namespace.is_empty() { fields.exact("metadata.namespace").unwrap_or_default() } else { call.namespace };
     let scope = match (call.resource.namespaced, namespace, name) {
         (false, _, Some(name)) => Scope::Key(name),
         (false, _, None) | (true, "", _) => Scope::All,
@@ -129,7 +153,11 @@ fn check_fields(call: &Call<'_>, fields: &FieldSelector) -> Result<(), ApiError>
             continue;
         }
         let text = if known.is_empty() {
-            let supported = if call.resource.namespaced { "\"metadata.name\", \"metadata.namespace\"" } else { "\"metadata.name\"" };
+            let supported = if call.resource.namespaced {
+                "\"metadata.name\", \"metadata.namespace\""
+            } else {
+                "\"metadata.name\""
+            };
             format!("{} is not a known field selector: only {supported}", quoted(field))
         } else {
             format!("field label not supported: {field}")
@@ -143,13 +171,16 @@ impl Registry {
     /// The page that a list asks for.
     pub async fn list(&self, call: &Call<'_>, options: &ListOptions) -> Result<Page, ListError> {
         let selection = Arc::new(selection(call, options)?);
-        let version = parse_version(&options.resource_version).map_err(|text| ApiError::bad_request(format!("invalid resource version: {text}")))?;
+        let version = parse_version(&options.resource_version)
+            .map_err(|text| ApiError::bad_request(format!("invalid resource version: {text}")))?;
         let stored = self.stored(call.resource)?;
         let cache = &stored.cache;
         if !options.continue_token.is_empty() {
             let token = decode_token(&options.continue_token)?;
             if version != 0 {
-                return Err(ApiError::bad_request("specifying resource version is not allowed when using continue").into());
+                return Err(
+                    ApiError::bad_request("specifying resource version is not allowed when using continue").into()
+                );
             }
             let after = token.start.trim_end_matches('\0').to_owned();
             let snapshot = if token.rv > 0 {
@@ -180,7 +211,10 @@ impl Registry {
 
     async fn exact(&self, call: &Call<'_>, version: i64) -> Result<Snapshot, ApiError> {
         self.wait_for(version).await?;
-        self.stored(call.resource)?.cache.snapshot_at(version).map_err(|TooOld { .. }| ApiError::expired("The resourceVersion for the provided list is too old."))
+        self.stored(call.resource)?
+            .cache
+            .snapshot_at(version)
+            .map_err(|TooOld { .. }| ApiError::expired("The resourceVersion for the provided list is too old."))
     }
 }
 
@@ -207,7 +241,13 @@ fn expired_page(after: &str) -> ListError {
     ListError { error, continue_token: Some(encode_token(-1, after, None)) }
 }
 
-fn page(snapshot: Snapshot, selection: Arc<Selection>, after: Option<String>, limit: usize, known_rest: Option<usize>) -> Page {
+fn page(
+    snapshot: Snapshot,
+    selection: Arc<Selection>,
+    after: Option<String>,
+    limit: usize,
+    known_rest: Option<usize>,
+) -> Page {
     let revision = snapshot.revision;
     if limit == 0 {
         return Page { snapshot, selection, after, entries: None, revision, continue_token: None, remaining: None };
@@ -239,7 +279,10 @@ mod tests {
     #[test]
     fn tokens_are_refused_as_upstream_refuses_them() {
         let cases = [
-            ("garbage", "invalid continue token: continue key is not valid: invalid character '\\u0081' looking for beginning of value"),
+            (
+                "garbage",
+                "invalid continue token: continue key is not valid: invalid character '\\u0081' looking for beginning of value",
+            ),
             ("!", "invalid continue token: continue key is not valid: illegal base64 data at input byte 0"),
         ];
         for (token, expect) in cases {

@@ -22,7 +22,9 @@ pub fn match_namespace(object: &mut Object, resource: &Resource, namespace: &str
     }
     let given = str_at(object, "metadata.namespace");
     if !given.is_empty() && given != namespace {
-        return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     map_mut(object, "metadata").insert("namespace".to_owned(), json!(namespace));
     Ok(())
@@ -31,8 +33,14 @@ pub fn match_namespace(object: &mut Object, resource: &Resource, namespace: &str
 /// Refuses an update whose object has another name than the URL.
 pub fn match_name(object: &Object, call: &Call<'_>) -> Result<(), ApiError> {
     match str_at(object, "metadata.name") {
-        "" => Err(ApiError::bad_request(format!("the name of the object ({} based on URL) was undeterminable: name must be provided", call.name))),
-        name if name != call.name => Err(ApiError::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name))),
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.name
+        ))),
+        name if name != call.name => Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        ))),
         _ => Ok(()),
     }
 }
@@ -94,7 +102,11 @@ pub fn uid(object: &Object) -> &str {
 
 /// The finalizers of an object.
 pub fn finalizers(object: &Object) -> Vec<String> {
-    gantry_api::object::items_at(object, "metadata.finalizers").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    gantry_api::object::items_at(object, "metadata.finalizers")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Sets the finalizers, leaving no empty list.

@@ -196,17 +196,24 @@ impl ObjectReader for Caches {
         use crate::cache::selection::Scope;
         let Some(stored) = self.named(group, resource) else { return Vec::new() };
         let scope = if namespace.is_empty() { Scope::All } else { Scope::Namespace(namespace.to_owned()) };
-        stored.cache.snapshot(self.applied.revision()).range(&scope, None).filter_map(|entry| entry.decode().ok().map(Arc::new)).collect()
+        stored
+            .cache
+            .snapshot(self.applied.revision())
+            .range(&scope, None)
+            .filter_map(|entry| entry.decode().ok().map(Arc::new))
+            .collect()
     }
 }
 
 /// The API's word for a failure of the store.
 pub fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::TooLarge { size_bytes, limit_bytes, .. } => {
-            ApiError::request_entity_too_large(format_args!("limit is {limit_bytes}, the object has {size_bytes} bytes"))
+        StoreError::TooLarge { size_bytes, limit_bytes, .. } => ApiError::request_entity_too_large(format_args!(
+            "limit is {limit_bytes}, the object has {size_bytes} bytes"
+        )),
+        error @ (StoreError::Unavailable { .. } | StoreError::Closed | StoreError::NoSpace { .. }) => {
+            ApiError::service_unavailable(error.to_string())
         }
-        error @ (StoreError::Unavailable { .. } | StoreError::Closed | StoreError::NoSpace { .. }) => ApiError::service_unavailable(error.to_string()),
         error => ApiError::internal(error),
     }
 }

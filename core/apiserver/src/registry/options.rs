@@ -47,7 +47,10 @@ fn integer(query: Option<&str>, name: &str) -> Result<Option<i64>, ApiError> {
     match query_value(query, name) {
         None => Ok(None),
         Some(text) if text.is_empty() => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
     }
 }
 
@@ -69,7 +72,9 @@ impl ListOptions {
             continue_token: text("continue"),
             bookmarks: query_flag(query, "allowWatchBookmarks"),
             send_initial_events: query_value(query, "sendInitialEvents").map(|value| !matches!(&*value, "false" | "0")),
-            timeout_seconds: integer(query, "timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0),
+            timeout_seconds: integer(query, "timeoutSeconds")?
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|seconds| *seconds > 0),
         };
         let errors = options.check(&matching, watch);
         if errors.is_empty() { Ok(options) } else { Err(ApiError::invalid((META_GROUP, "ListOptions"), "", &errors)) }
@@ -83,20 +88,29 @@ impl ListOptions {
         }
         let mut errors = FieldErrors::new();
         if self.send_initial_events.is_some() {
-            errors.push(FieldError::forbidden(&FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
+            errors.push(FieldError::forbidden(
+                &FieldPath::new("sendInitialEvents"),
+                "sendInitialEvents is forbidden for list",
+            ));
         }
         if matching.is_empty() {
             return errors;
         }
         let version = self.resource_version.as_str();
         if version.is_empty() {
-            errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            errors.push(FieldError::forbidden(
+                &path,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if !self.continue_token.is_empty() {
             errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
         }
         match matching {
-            "Exact" if version == "0" => errors.push(FieldError::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
+            "Exact" if version == "0" => errors.push(FieldError::forbidden(
+                &path,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            )),
             "Exact" | "NotOlderThan" => {}
             other => errors.push(FieldError::not_supported(&path, other, &["Exact", "NotOlderThan", ""])),
         }
@@ -107,10 +121,16 @@ impl ListOptions {
         let mut errors = FieldErrors::new();
         if self.send_initial_events.is_some() {
             if matching != "NotOlderThan" {
-                errors.push(FieldError::forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                errors.push(FieldError::forbidden(
+                    path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
         } else if !matching.is_empty() {
-            errors.push(FieldError::forbidden(path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            errors.push(FieldError::forbidden(
+                path,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         if !self.continue_token.is_empty() {
             errors.push(FieldError::forbidden(&FieldPath::new("continue"), "continue is forbidden for watch"));
@@ -124,10 +144,9 @@ pub fn parse_version(text: &str) -> Result<i64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse::<u64>()
-        .ok()
-        .and_then(|version| i64::try_from(version).ok())
-        .ok_or_else(|| format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    text.parse::<u64>().ok().and_then(|version| i64::try_from(version).ok()).ok_or_else(|| {
+        format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")
+    })
 }
 
 /// Whether a write is a dry run; `kind` is the options' kind in upstream's refusal.
@@ -204,7 +223,8 @@ impl DeleteOptions {
         if !errors.is_empty() {
             return Err(ApiError::invalid((META_GROUP, "DeleteOptions"), "", &errors));
         }
-        let dry: Vec<String> = body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let dry: Vec<String> =
+            body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let in_query = dry_run(query, "DeleteOptions")?;
         Ok(Self {
             grace_period_seconds: body["gracePeriodSeconds"].as_i64(),

@@ -32,7 +32,10 @@ impl Registry {
         let subject = ("", "pods/binding");
         let name = str_at(binding, "metadata.name");
         if !name.is_empty() && name != call.name {
-            return Err(ApiError::bad_request(format!("name in URL does not match name in Binding object: {} != {name}", call.name)));
+            return Err(ApiError::bad_request(format!(
+                "name in URL does not match name in Binding object: {} != {name}",
+                call.name
+            )));
         }
         let target = str_at(binding, "target.name");
         let kind = str_at(binding, "target.kind");
@@ -53,7 +56,14 @@ impl Registry {
         self.update(call, Door::Special, &|pod| {
             let refuse = |cause: String| Err(ApiError::conflict(subject, call.name, &cause));
             if !uid.is_empty() && uid != super::metadata::uid(pod) {
-                return Err(ApiError::conflict(("", "pods"), call.name, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", super::metadata::uid(pod))));
+                return Err(ApiError::conflict(
+                    ("", "pods"),
+                    call.name,
+                    &format!(
+                        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                        super::metadata::uid(pod)
+                    ),
+                ));
             }
             if super::metadata::is_terminating(pod) {
                 return refuse(format!("pod {} is being deleted, cannot be assigned to a host", call.name));
@@ -127,7 +137,9 @@ impl Registry {
             if budgets.is_empty() {
                 return Ok(());
             }
-            return Err(ApiError::plain("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."));
+            return Err(ApiError::plain(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
         };
         let name = str_at(budget, "metadata.name").to_owned();
         let ready = is_ready(pod);
@@ -139,7 +151,11 @@ impl Registry {
             return Ok(());
         }
         let budget_call = Call { resource: table, name: &name, subresource: "status", ..*call };
-        self.update(&budget_call, Door::Special, &|budget| spend(budget, call.name, Timestamp::now()).map(update::without_version)).await.map(|_| ())
+        self.update(&budget_call, Door::Special, &|budget| {
+            spend(budget, call.name, Timestamp::now()).map(update::without_version)
+        })
+        .await
+        .map(|_| ())
     }
 }
 
@@ -158,7 +174,9 @@ fn covers(budget: &Object, pod: &Object) -> bool {
 }
 
 fn is_ready(pod: &Object) -> bool {
-    items_at(pod, "status.conditions").iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    items_at(pod, "status.conditions")
+        .iter()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// A budget with one disruption less, or upstream's refusal.
@@ -167,15 +185,27 @@ fn spend(budget: &Object, pod: &str, now: Timestamp) -> Result<Object, ApiError>
     let text = "Cannot evict pod as it would violate the pod's disruption budget.";
     let observed = i64_at(budget, "status.observedGeneration").unwrap_or_default();
     if observed < i64_at(budget, "metadata.generation").unwrap_or_default() {
-        return Err(ApiError::too_many_requests(text, 10).with_cause("DisruptionBudget", format!("The disruption budget {name} is still being processed by the server."), ""));
+        return Err(ApiError::too_many_requests(text, 10).with_cause(
+            "DisruptionBudget",
+            format!("The disruption budget {name} is still being processed by the server."),
+            "",
+        ));
     }
     let allowed = i64_at(budget, "status.disruptionsAllowed").unwrap_or_default();
     if allowed < 0 {
-        return Err(ApiError::forbidden(("policy", "poddisruptionbudgets"), name, "pdb disruptions allowed is negative"));
+        return Err(ApiError::forbidden(
+            ("policy", "poddisruptionbudgets"),
+            name,
+            "pdb disruptions allowed is negative",
+        ));
     }
     let disrupted = map_at(budget, "status.disruptedPods").map_or(0, |pods| pods.len());
     if disrupted > DISRUPTED_PODS_MAX {
-        return Err(ApiError::forbidden(("policy", "poddisruptionbudgets"), name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+        return Err(ApiError::forbidden(
+            ("policy", "poddisruptionbudgets"),
+            name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         let desired = i64_at(budget, "status.desiredHealthy").unwrap_or_default();
@@ -240,9 +270,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_spent_one_by_one() {
-        let budget = |allowed: i64, observed: i64| {
-            json!({"metadata": {"name": "b", "generation": 1}, "status": {"disruptionsAllowed": allowed, "observedGeneration": observed, "desiredHealthy": 2, "currentHealthy": 2}})
-        };
+        let budget = |allowed: i64, observed: i64| json!({"metadata": {"name": "b", "generation": 1}, "status": {"disruptionsAllowed": allowed, "observedGeneration": observed, "desiredHealthy": 2, "currentHealthy": 2}});
         let now = Timestamp::UNIX_EPOCH;
         let spent = spend(&budget(1, 1), "p", now).expect("one is allowed");
         assert_eq!(spent["status"]["disruptionsAllowed"], 0);

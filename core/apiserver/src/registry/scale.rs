@@ -40,11 +40,15 @@ pub fn scale_of(object: &Object) -> Object {
 fn check(scale: &Object, call: &Call<'_>) -> Result<i64, ApiError> {
     let name = str_at(scale, "metadata.name");
     if !name.is_empty() && name != call.name {
-        return Err(ApiError::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", call.name)));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
     }
     let replicas = i64_at(scale, "spec.replicas").unwrap_or_default();
     if replicas < 0 {
-        let error = FieldError::invalid(&FieldPath::new("spec.replicas"), replicas, "must be greater than or equal to 0");
+        let error =
+            FieldError::invalid(&FieldPath::new("spec.replicas"), replicas, "must be greater than or equal to 0");
         return Err(ApiError::invalid(("autoscaling", "Scale"), call.name, &[error]));
     }
     Ok(replicas)
@@ -59,7 +63,11 @@ impl Registry {
     }
 
     /// Sets the replicas to what a function makes of the current `Scale`.
-    pub async fn rescale(&self, call: &Call<'_>, change: &(dyn Fn(Object) -> Result<Object, ApiError> + Send + Sync)) -> Result<Object, ApiError> {
+    pub async fn rescale(
+        &self,
+        call: &Call<'_>,
+        change: &(dyn Fn(Object) -> Result<Object, ApiError> + Send + Sync),
+    ) -> Result<Object, ApiError> {
         let written = self
             .update(call, Door::Main, &|object| {
                 let before = scale_of(object);
@@ -72,7 +80,10 @@ impl Registry {
                 }
                 let uid = str_at(&scale, "metadata.uid");
                 if !uid.is_empty() && uid != super::metadata::uid(object) {
-                    let text = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", super::metadata::uid(object));
+                    let text = format!(
+                        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                        super::metadata::uid(object)
+                    );
                     return Err(ApiError::conflict(call.resource, call.name, &text));
                 }
                 map_mut(&mut next, "spec").insert("replicas".to_owned(), Value::from(replicas));

@@ -78,7 +78,11 @@ pub fn is_service(resource: &Resource) -> bool {
 /// The cluster addresses that a service has; none for headless and external ones.
 pub fn cluster_addresses(service: &Object) -> Vec<IpAddr> {
     let listed = items_at(service, "spec.clusterIPs");
-    let texts: Vec<&str> = if listed.is_empty() { vec![str_at(service, "spec.clusterIP")] } else { listed.iter().filter_map(Value::as_str).collect() };
+    let texts: Vec<&str> = if listed.is_empty() {
+        vec![str_at(service, "spec.clusterIP")]
+    } else {
+        listed.iter().filter_map(Value::as_str).collect()
+    };
     texts.into_iter().filter_map(|text| IpAddr::from_str(text).ok()).collect()
 }
 
@@ -95,7 +99,9 @@ pub fn node_ports(service: &Object) -> Vec<u16> {
 }
 
 fn needs_address(service: &Object) -> bool {
-    str_at(service, "spec.type") != "ExternalName" && str_at(service, "spec.clusterIP") != "None" && items_at(service, "spec.clusterIPs").first().is_none_or(|ip| ip != "None")
+    str_at(service, "spec.type") != "ExternalName"
+        && str_at(service, "spec.clusterIP") != "None"
+        && items_at(service, "spec.clusterIPs").first().is_none_or(|ip| ip != "None")
 }
 
 fn needs_node_ports(service: &Object) -> bool {
@@ -118,7 +124,14 @@ impl Allocator {
     }
 
     /// Reserves what a service needs and hasn't got. Of other resources nothing is reserved.
-    pub fn reserve(&self, caches: &Caches, resource: &Resource, object: &Object, old: Option<&Object>, dry_run: bool) -> Result<Reservation<'_>, ApiError> {
+    pub fn reserve(
+        &self,
+        caches: &Caches,
+        resource: &Resource,
+        object: &Object,
+        old: Option<&Object>,
+        dry_run: bool,
+    ) -> Result<Reservation<'_>, ApiError> {
         let owner = (str_at(object, "metadata.namespace").to_owned(), str_at(object, "metadata.name").to_owned());
         let mut reservation = Reservation {
             allocator: self,
@@ -139,7 +152,14 @@ impl Allocator {
         Ok(reservation)
     }
 
-    fn reserve_address(&self, caches: &Caches, object: &Object, old: Option<&Object>, dry_run: bool, reservation: &mut Reservation<'_>) -> Result<(), ApiError> {
+    fn reserve_address(
+        &self,
+        caches: &Caches,
+        object: &Object,
+        old: Option<&Object>,
+        dry_run: bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<(), ApiError> {
         if !needs_address(object) {
             return Ok(());
         }
@@ -147,21 +167,33 @@ impl Allocator {
         let wanted = cluster_addresses(object);
         let name = str_at(object, "metadata.name");
         let refuse = |text: String| {
-            let shown = if items_at(object, "spec.clusterIPs").is_empty() { json!([str_at(object, "spec.clusterIP")]) } else { object["spec"]["clusterIPs"].clone() };
-            ApiError::invalid(("", "Service"), name, &[FieldError::invalid(&FieldPath::new("spec.clusterIPs"), shown, text)])
+            let shown = if items_at(object, "spec.clusterIPs").is_empty() {
+                json!([str_at(object, "spec.clusterIP")])
+            } else {
+                object["spec"]["clusterIPs"].clone()
+            };
+            ApiError::invalid(
+                ("", "Service"),
+                name,
+                &[FieldError::invalid(&FieldPath::new("spec.clusterIPs"), shown, text)],
+            )
         };
         if wanted.is_empty() {
             if !has.is_empty() {
                 return Ok(());
             }
-            let address = self.free_address(caches).ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
+            let address = self
+                .free_address(caches)
+                .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
             reservation.set_cluster_ips = true;
             self.take_address(address, reservation)?;
             return Ok(());
         }
         for address in wanted.into_iter().filter(|address| !has.contains(address)) {
             if !self.range.contains(&address) {
-                return Err(refuse(format!("failed to allocate IP {address}: the provided network does not match the current range")));
+                return Err(refuse(format!(
+                    "failed to allocate IP {address}: the provided network does not match the current range"
+                )));
             }
             if dry_run {
                 // As upstream: a dry run checks only that the address could be given.
@@ -177,7 +209,9 @@ impl Allocator {
     }
 
     fn is_taken(&self, caches: &Caches, address: IpAddr) -> bool {
-        caches.named("networking.k8s.io", "ipaddresses").is_some_and(|stored| stored.cache.get(&address.to_string()).is_some())
+        caches
+            .named("networking.k8s.io", "ipaddresses")
+            .is_some_and(|stored| stored.cache.get(&address.to_string()).is_some())
     }
 
     fn free_address(&self, caches: &Caches) -> Option<IpAddr> {
@@ -187,7 +221,10 @@ impl Allocator {
         let mut rng = rand::rng();
         let draws = (0..RANDOM_DRAWS).map(|_| nth(self.range, low + rng.random_range(0..count)));
         let size = size(self.range);
-        draws.into_iter().find(is_free).or_else(|| (low..low + count).chain(1..size.saturating_sub(1)).map(|at| nth(self.range, at)).find(is_free))
+        draws
+            .into_iter()
+            .find(is_free)
+            .or_else(|| (low..low + count).chain(1..size.saturating_sub(1)).map(|at| nth(self.range, at)).find(is_free))
     }
 
     fn take_address(&self, address: IpAddr, reservation: &mut Reservation<'_>) -> Result<(), ApiError> {
@@ -204,7 +241,13 @@ impl Allocator {
         Ok(())
     }
 
-    fn reserve_ports(&self, caches: &Caches, object: &Object, old: Option<&Object>, reservation: &mut Reservation<'_>) -> Result<(), ApiError> {
+    fn reserve_ports(
+        &self,
+        caches: &Caches,
+        object: &Object,
+        old: Option<&Object>,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<(), ApiError> {
         let has = old.map(node_ports).unwrap_or_default();
         let used = used_ports(caches);
         let name = str_at(object, "metadata.name");
@@ -218,7 +261,13 @@ impl Allocator {
             if has.contains(port) || reservation.ports.contains(port) {
                 continue;
             }
-            let refuse = |text: &str| ApiError::invalid(("", "Service"), name, &[FieldError::invalid(&FieldPath::new("spec.ports").index(*at).child("nodePort"), *port, text)]);
+            let refuse = |text: &str| {
+                ApiError::invalid(
+                    ("", "Service"),
+                    name,
+                    &[FieldError::invalid(&FieldPath::new("spec.ports").index(*at).child("nodePort"), *port, text)],
+                )
+            };
             if !NODE_PORTS.contains(port) {
                 return Err(refuse("provided port is not in the valid range. The range of valid ports is 30000-32767"));
             }
@@ -233,11 +282,13 @@ impl Allocator {
                 if fixed_at.contains(&at) {
                     continue;
                 }
-                let same = fixed.iter().map(|(at, port)| (*at, *port)).chain(reservation.port_of.iter().copied()).find(|(other, _)| {
-                    // One number for TCP and UDP of one port, as upstream.
-                    let other = &items_at(object, "spec.ports")[*other];
-                    other["port"] == port["port"] && other["protocol"] != port["protocol"]
-                });
+                let same = fixed.iter().map(|(at, port)| (*at, *port)).chain(reservation.port_of.iter().copied()).find(
+                    |(other, _)| {
+                        // One number for TCP and UDP of one port, as upstream.
+                        let other = &items_at(object, "spec.ports")[*other];
+                        other["port"] == port["port"] && other["protocol"] != port["protocol"]
+                    },
+                );
                 let number = match same {
                     Some((_, number)) => number,
                     None => self.free_port(&used, reservation)?,
@@ -245,7 +296,8 @@ impl Allocator {
                 reservation.port_of.push((at, number));
             }
         }
-        let wants_health = str_at(object, "spec.type") == "LoadBalancer" && str_at(object, "spec.externalTrafficPolicy") == "Local";
+        let wants_health =
+            str_at(object, "spec.type") == "LoadBalancer" && str_at(object, "spec.externalTrafficPolicy") == "Local";
         if wants_health && object["spec"]["healthCheckNodePort"].as_u64().unwrap_or_default() == 0 {
             let number = self.free_port(&used, reservation)?;
             reservation.health_check_port = Some(number);
@@ -279,7 +331,11 @@ impl Allocator {
     /// Adds to an update's transaction what the service no longer has.
     fn give_up(&self, object: &Object, old: Option<&Object>, reservation: &mut Reservation<'_>) {
         let Some(old) = old else { return };
-        let keeps = if needs_address(object) && cluster_addresses(object).is_empty() { cluster_addresses(old) } else { cluster_addresses(object) };
+        let keeps = if needs_address(object) && cluster_addresses(object).is_empty() {
+            cluster_addresses(old)
+        } else {
+            cluster_addresses(object)
+        };
         for address in cluster_addresses(old).into_iter().filter(|address| !keeps.contains(address)) {
             reservation.extra.ops.push(Op::delete(address_key(address)));
         }
@@ -344,7 +400,10 @@ pub fn address_object(address: IpAddr, namespace: &str, service: &str) -> Result
         },
         "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": service}},
     });
-    let api_version = ResourceTable::builtin().versions("networking.k8s.io").first().map_or_else(|| "networking.k8s.io/v1".to_owned(), |version| format!("networking.k8s.io/{version}"));
+    let api_version = ResourceTable::builtin()
+        .versions("networking.k8s.io")
+        .first()
+        .map_or_else(|| "networking.k8s.io/v1".to_owned(), |version| format!("networking.k8s.io/{version}"));
     let value = encode(&object, "IPAddress", &api_version).map_err(ApiError::internal)?;
     Ok((address_key(address), value))
 }

@@ -28,7 +28,13 @@ impl<'a> SystemWriter<'a> {
         Self { registry, user: bootstrap::user() }
     }
 
-    fn call<'c>(&'c self, resource: &'static Resource, namespace: &'c str, name: &'c str, subresource: &'c str) -> Call<'c> {
+    fn call<'c>(
+        &'c self,
+        resource: &'static Resource,
+        namespace: &'c str,
+        name: &'c str,
+        subresource: &'c str,
+    ) -> Call<'c> {
         Call { resource, namespace, name, subresource, user: &self.user, dry_run: false }
     }
 }
@@ -40,7 +46,14 @@ impl Writer for SystemWriter<'_> {
         Ok(self.registry.current_of(resource, &entry.value, entry.revision)?.object)
     }
 
-    async fn update(&self, resource: &'static Resource, subresource: &str, namespace: &str, name: &str, object: Object) -> Result<Object, ApiError> {
+    async fn update(
+        &self,
+        resource: &'static Resource,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        object: Object,
+    ) -> Result<Object, ApiError> {
         let door = if subresource == "status" { Door::Status } else { Door::Main };
         let written = self.registry.replace(&self.call(resource, namespace, name, subresource), object, door).await?;
         Ok(self.registry.current_of(resource, &written.entry.value, written.entry.revision)?.object)
@@ -55,7 +68,9 @@ impl Registry {
     /// Makes the records of addresses and ports agree with the services: what a service has and no record says is
     /// recorded, and a record whose service is gone is dropped.
     pub async fn reconcile_services(&self) -> Result<(), ApiError> {
-        let (Some(services), Some(addresses)) = (self.caches.named("", "services"), self.caches.named("networking.k8s.io", "ipaddresses")) else {
+        let (Some(services), Some(addresses)) =
+            (self.caches.named("", "services"), self.caches.named("networking.k8s.io", "ipaddresses"))
+        else {
             return Ok(());
         };
         let applied = self.caches.applied.revision();
@@ -79,7 +94,9 @@ impl Registry {
         }
         for entry in addresses.cache.snapshot(applied).items.values() {
             let address = entry.decode().map_err(ApiError::internal)?;
-            let ours = address.pointer("/metadata/labels/ipaddress.kubernetes.io~1managed-by").is_some_and(|by| by == "ipallocator.k8s.io");
+            let ours = address
+                .pointer("/metadata/labels/ipaddress.kubernetes.io~1managed-by")
+                .is_some_and(|by| by == "ipallocator.k8s.io");
             let gone = entry.name().parse().is_ok_and(|address: IpAddr| !held.contains(&address));
             if ours && gone && str_at(&address, "spec.parentRef.resource") == "services" {
                 ops.push(Op::delete(format!("{}{}", addresses.prefix, entry.key)));
@@ -87,7 +104,8 @@ impl Registry {
         }
         ops.extend(known_ports.difference(&ports).map(|port| Op::delete(keys::node_port(*port))));
         for batch in ops.chunks(64) {
-            let answer = self.store.txn(Txn { success: batch.to_vec(), ..Txn::default() }).await.map_err(store_error)?;
+            let answer =
+                self.store.txn(Txn { success: batch.to_vec(), ..Txn::default() }).await.map_err(store_error)?;
             self.caches.applied.wait_for(answer.revision).await;
         }
         Ok(())

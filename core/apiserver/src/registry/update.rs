@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use gantry_api::schema::apply_defaults;
 use gantry_api::error::ApiError;
 use gantry_api::field::{FieldError, FieldPath};
 use gantry_api::kinds::{keep_all_but_status, kind_of};
 use gantry_api::object::{Object, map_mut, str_at};
+use gantry_api::schema::apply_defaults;
 use serde_json::{Value, json};
 
 use super::validate::validate_update;
@@ -56,7 +56,8 @@ impl Registry {
         if str_at(&object, "metadata.resourceVersion").is_empty() && !kind.allow_unconditional_update() {
             // Only now: of what isn't there upstream says so first.
             self.entry(call).await?;
-            let error = FieldError::invalid(&FieldPath::new("metadata.resourceVersion"), 0, "must be specified for an update");
+            let error =
+                FieldError::invalid(&FieldPath::new("metadata.resourceVersion"), 0, "must be specified for an update");
             return Err(ApiError::invalid(call.resource, call.name, &[error]));
         }
         self.update(call, door, &|_| Ok(object.clone())).await
@@ -95,25 +96,44 @@ impl Registry {
     }
 
     /// Everything between the new object and its commit: strategy, admission, validation.
-    async fn prepare_update(&self, call: &Call<'_>, door: Door, object: Object, old: &Object, warnings: &mut Vec<String>) -> Result<Object, ApiError> {
+    async fn prepare_update(
+        &self,
+        call: &Call<'_>,
+        door: Door,
+        object: Object,
+        old: &Object,
+        warnings: &mut Vec<String>,
+    ) -> Result<Object, ApiError> {
         let mut object = object;
         let kind = kind_of(&call.resource.group, &call.resource.kind);
         metadata::match_namespace(&mut object, call.resource, call.namespace)?;
         let resource_version = object.pointer("/metadata/resourceVersion").cloned();
         match door {
             Door::Main => {
-                warnings.extend(self.admission.admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches).await?);
+                warnings.extend(
+                    self.admission
+                        .admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches)
+                        .await?,
+                );
                 metadata::fill_for_update(&mut object, old);
                 kind.prepare_for_update(&mut object, old);
             }
             Door::Status => {
                 metadata::fill_for_update(&mut object, old);
                 kind.prepare_for_status_update(&mut object, old);
-                warnings.extend(self.admission.admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches).await?);
+                warnings.extend(
+                    self.admission
+                        .admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches)
+                        .await?,
+                );
             }
             Door::Special => {
                 metadata::fill_for_update(&mut object, old);
-                warnings.extend(self.admission.admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches).await?);
+                warnings.extend(
+                    self.admission
+                        .admit(&call.admission(Operation::Update), &mut object, Some(old), &*self.caches)
+                        .await?,
+                );
             }
         }
         if let Some(version) = resource_version {
@@ -130,14 +150,22 @@ impl Registry {
         if door == Door::Main {
             warnings.extend(kind.warnings(&object, Some(old)));
         }
-        warnings.extend(self.admission.validate(&call.admission(Operation::Update), &object, Some(old), &*self.caches).await?);
+        warnings.extend(
+            self.admission.validate(&call.admission(Operation::Update), &object, Some(old), &*self.caches).await?,
+        );
         Ok(object)
     }
 
     /// Writes the new object, or removes it when nothing holds it any more; `None` when somebody else was faster.
-    async fn commit_update(&self, call: &Call<'_>, object: Object, old: &Current) -> Result<Option<Arc<Entry>>, ApiError> {
+    async fn commit_update(
+        &self,
+        call: &Call<'_>,
+        object: Object,
+        old: &Current,
+    ) -> Result<Option<Arc<Entry>>, ApiError> {
         let mut object = object;
-        let reservation = self.services.reserve(&self.caches, call.resource, &object, Some(&old.object), call.dry_run)?;
+        let reservation =
+            self.services.reserve(&self.caches, call.resource, &object, Some(&old.object), call.dry_run)?;
         reservation.apply(&mut object);
         let before = self.encode(call, &old.object)?;
         let encoded = self.encode(call, &object)?;
@@ -171,7 +199,8 @@ impl Registry {
             return false;
         }
         // Finalizers that were there have gone; without any there was nothing to wait for but the grace period.
-        object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default() == 0 || !metadata::finalizers(old).is_empty()
+        object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default() == 0
+            || !metadata::finalizers(old).is_empty()
     }
 }
 
@@ -189,8 +218,17 @@ fn check_preconditions(call: &Call<'_>, object: &Object, old: &Current, key: &st
     if version.is_empty() || version == "0" {
         return Ok(false);
     }
-    let parsed = super::options::parse_version(version)
-        .map_err(|_| ApiError::invalid(call.resource, call.name, &[FieldError::invalid(&FieldPath::new("metadata.resourceVersion"), version, "must be specified for an update")]))?;
+    let parsed = super::options::parse_version(version).map_err(|_| {
+        ApiError::invalid(
+            call.resource,
+            call.name,
+            &[FieldError::invalid(
+                &FieldPath::new("metadata.resourceVersion"),
+                version,
+                "must be specified for an update",
+            )],
+        )
+    })?;
     if parsed != old.revision {
         return Err(ApiError::modified(call.resource, call.name));
     }

@@ -47,7 +47,9 @@ impl Registry {
         let selection = Arc::new(selection(call, options)?);
         let version = parse_version(&options.resource_version).map_err(ApiError::plain)?;
         let stored = self.stored(call.resource)?;
-        let seconds = options.timeout_seconds.unwrap_or_else(|| rand::rng().random_range(DEFAULT_WATCH_SECONDS_MIN..=2 * DEFAULT_WATCH_SECONDS_MIN));
+        let seconds = options
+            .timeout_seconds
+            .unwrap_or_else(|| rand::rng().random_range(DEFAULT_WATCH_SECONDS_MIN..=2 * DEFAULT_WATCH_SECONDS_MIN));
         let initial = options.send_initial_events.unwrap_or(version == 0);
         if options.resource_version != "0" && version == 0 {
             self.catch_up().await?;
