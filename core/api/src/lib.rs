@@ -6,6 +6,7 @@
 //! - [`patch`]: JSON, merge and strategic merge patches
 //! - [`selectors`]: label and field selectors
 //! - [`discovery`]: which groups, versions and resources there are
+//! - [`openapi`]: OpenAPI v3 documents
 //! - [`object`]: reading and writing fields of an API object
 //! - [`field`]: paths to fields and what validation says of them
 //! - [`error`]: what the API says when it refuses
@@ -25,6 +26,7 @@ pub mod kinds;
 pub mod metadata;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod resources;
