@@ -128,17 +128,33 @@ impl Authority {
 }
 
 fn params(common_name: &str, organization: Option<&str>, now: OffsetDateTime, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name_of(common_name, organization);
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + Duration::days(days);
+    params.serial_number = Some(serial_number());
+    params
+}
+
+/// A request for a client's certificate (PKCS#10) for an authority elsewhere to sign, and the new key that the
+/// certificate will be for, both PEM.
+pub fn client_request(profile: &ClientProfile<'_>) -> Result<(String, String), Error> {
+    let failed =
+        |source| Error::Make { what: format!("a request for the certificate of {:?}", profile.common_name), source };
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name_of(profile.common_name, profile.organization);
+    let request = params.serialize_request(&key).map_err(failed)?;
+    Ok((request.pem().map_err(failed)?, key.serialize_pem()))
+}
+
+fn name_of(common_name: &str, organization: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(organization) = organization {
         name.push(DnType::OrganizationName, organization);
     }
     name.push(DnType::CommonName, common_name);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = name;
-    params.not_before = now - CLOCK_SKEW;
-    params.not_after = now + Duration::days(days);
-    params.serial_number = Some(serial_number());
-    params
+    name
 }
 
 /// 63 random bits, as upstream takes them; never zero and never negative.

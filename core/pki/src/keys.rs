@@ -1,6 +1,8 @@
 //! The keys of service account tokens: ES256 (what this crate makes) and RS256 (what kubeadm makes), their key ids and
 //! the documents by which others verify tokens (OpenID Connect Discovery 1.0, RFC 7517).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::PublicKeyData;
@@ -108,8 +110,9 @@ enum Signer {
 }
 
 /// The key that signs, and all keys that verify.
+#[derive(Clone)]
 pub struct ServiceAccountKeys {
-    signer: Signer,
+    signer: Arc<Signer>,
     own: VerifyingKey,
     others: Vec<VerifyingKey>,
     private_pem: String,
@@ -148,7 +151,7 @@ impl ServiceAccountKeys {
         };
         let own = VerifyingKey::from_spki(&spki)?;
         Ok(Self {
-            signer,
+            signer: Arc::new(signer),
             own,
             others: Vec::new(),
             private_pem: pem.to_owned(),
@@ -192,7 +195,7 @@ impl ServiceAccountKeys {
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let random = SystemRandom::new();
         let failed = |error: ring::error::Unspecified| Error::invalid("the service account key", error);
-        match &self.signer {
+        match self.signer.as_ref() {
             Signer::Es256(key) => Ok(key.sign(&random, message).map_err(failed)?.as_ref().to_vec()),
             Signer::Rs256(key) => {
                 let mut signature = vec![0; key.public().modulus_len()];
