@@ -1,5 +1,8 @@
 //! What a schema can't say of a kind: one file a kind, behind one trait.
 
+mod resources;
+mod workloads;
+
 use serde_json::Value;
 
 use crate::field::FieldErrors;
@@ -126,10 +129,5 @@ impl Kind for Plain {}
 
 /// The hooks of a built-in kind.
 pub fn kind_of(group: &str, kind: &str) -> &'static dyn Kind {
-    match (group, kind) {
-        // workloads: pods and everything with a pod template
-
-        // all other kinds
-        _ => &Plain,
-    }
+    workloads::kind_of(group, kind).or_else(|| resources::kind_of(group, kind)).unwrap_or(&Plain)
 }
