@@ -32,6 +32,8 @@ const BUILD_PACKAGES: &[Package] = &[
     package("pkg-config", &["/usr/bin/pkg-config"]),
     package("libseccomp-dev", &["/usr/include/seccomp.h"]),
     package("protobuf-compiler", &["/usr/bin/protoc"]),
+    // The well-known types that etcd's definitions import: only recommended by protobuf-compiler.
+    package("libprotobuf-dev", &["/usr/include/google/protobuf/descriptor.proto"]),
 ];
 
 const GUEST_PACKAGES: &[Package] = &[
