@@ -2,7 +2,7 @@
 //! clients need them. Documents are put together on request, from the schema, the resource table and the compressed
 //! descriptions, and not kept: they are large, and clients cache them by their hash.
 
-mod descriptions;
+pub(crate) mod descriptions;
 mod paths;
 mod schemas;
 
