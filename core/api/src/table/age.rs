@@ -17,8 +17,8 @@ pub fn human(seconds: i64) -> String {
     };
     let (minutes, hours, days) = (seconds / MINUTE, seconds / HOUR, seconds / DAY);
     match seconds {
-        ..-1 => "<invalid>".to_owned(),
-        ..0 => "0s".to_owned(),
+        ..=-2 => "<invalid>".to_owned(),
+        -1 => "0s".to_owned(),
         _ if seconds < 2 * MINUTE => format!("{seconds}s"),
         _ if minutes < 10 => pair(minutes, "m", seconds % MINUTE, "s"),
         _ if minutes < 3 * 60 => format!("{minutes}m"),
