@@ -309,10 +309,12 @@ fn parent_dir(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    type Check = fn(&str) -> Problems;
+
     #[test]
     fn names_that_are_well() {
         let long = "a".repeat(63);
-        let cases: &[(fn(&str) -> Problems, &[&str])] = &[
+        let cases: &[(Check, &[&str])] = &[
             (dns1123_label, &["a", "a-1", "1", &long]),
             (dns1123_subdomain, &["a", "a.b-1", "1.2"]),
             (dns1035_label, &["a", "a-1"]),
@@ -337,7 +339,7 @@ mod tests {
     #[test]
     fn problems_are_told_in_upstreams_words() {
         let long = "a".repeat(64);
-        let cases: &[(fn(&str) -> Problems, &str, &[&str])] = &[
+        let cases: &[(Check, &str, &[&str])] = &[
             (dns1123_label, "a.b", &["must not contain dots"]),
             (
                 dns1123_label,

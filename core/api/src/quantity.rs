@@ -329,7 +329,7 @@ mod tests {
             ("-", ParseError::Form),
         ];
         for (text, expect) in cases {
-            assert_eq!(text.parse::<Quantity>().map_err(|error| error), Err(expect), "{text}");
+            assert_eq!(text.parse::<Quantity>(), Err(expect), "{text}");
         }
     }
 
