@@ -1,0 +1,260 @@
+//! Links, addresses and routes: the bridge, and what leads from a sandbox to it.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoBridgePort, InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::RouteAttribute;
+use nix::errno::Errno;
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use super::namespaces::NewNamespace;
+use crate::error::NetworkError;
+
+/// The name of a sandbox's link inside of it.
+const SANDBOX_LINK: &str = "eth0";
+/// A namespace's first link is always its loopback.
+const LOOPBACK_INDEX: u32 = 1;
+/// What Ethernet carries, for a machine without a default route.
+const MTU_DEFAULT: u32 = 1500;
+
+/// A locally administered hardware address made of an IP address: one that moves to another pod keeps its neighbours'
+/// tables right, and a bridge keeps its own whatever joins it.
+fn hardware_address(ip: IpAddr) -> Vec<u8> {
+    let tail = match ip {
+        IpAddr::V4(four) => four.octets(),
+        IpAddr::V6(six) => {
+            let octets = six.octets();
+            [octets[12], octets[13], octets[14], octets[15]]
+        }
+    };
+    [&[0x0a, 0x58], &tail[..]].concat()
+}
+
+/// The name of the node's end of the link to the sandbox with this address.
+pub(super) fn host_link(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(four) => format!("veth{:08x}", u32::from(four)),
+        IpAddr::V6(six) => format!("veth{:011x}", u128::from(six) & 0xfff_ffff_ffff),
+    }
+}
+
+/// A link by name, if there is one.
+async fn find(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
+    match netlink.link().get().match_name(name.to_owned()).execute().try_next().await {
+        Ok(link) => Ok(link),
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -(Errno::ENODEV as i32) => Ok(None),
+        Err(error) => Err(NetworkError::netlink("look up link", name)(error)),
+    }
+}
+
+fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -(errno as i32))
+}
+
+/// Makes the bridge, or makes the one that is there right. Returns its index.
+pub(super) async fn ensure_bridge(
+    netlink: &Handle,
+    name: &str,
+    gateways: &[IpNet],
+    mtu: u32,
+) -> Result<u32, NetworkError> {
+    let hardware = gateways.first().map(|gateway| hardware_address(gateway.addr()));
+    let described = || {
+        let bridge = LinkBridge::new(name).mtu(mtu).up();
+        match &hardware {
+            Some(address) => bridge.address(address.clone()),
+            None => bridge,
+        }
+    };
+    match netlink.link().add(described().build()).execute().await {
+        Ok(()) => {}
+        Err(error) if is(&error, Errno::EEXIST) => {
+            let changed = netlink.link().change(described().build()).execute().await;
+            changed.map_err(NetworkError::netlink("adopt bridge", name))?;
+        }
+        Err(error) => return Err(NetworkError::netlink("create bridge", name)(error)),
+    }
+    let missing = || std::io::Error::from(Errno::ENODEV);
+    let bridge = find(netlink, name)
+        .await?
+        .ok_or_else(|| NetworkError::System { operation: "create bridge", object: name.to_owned(), source: missing() })?;
+    let index = bridge.header.index;
+
+    let mut addresses = netlink.address().get().set_link_index_filter(index).execute();
+    while let Some(address) = addresses.try_next().await.map_err(NetworkError::netlink("list addresses of", name))? {
+        let ip = address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        });
+        let link_local = matches!(ip, Some(IpAddr::V6(six)) if six.is_unicast_link_local());
+        let wanted = gateways.iter().any(|gateway| {
+            Some(gateway.addr()) == ip && gateway.prefix_len() == address.header.prefix_len
+        });
+        if !link_local && !wanted {
+            let deleted = netlink.address().del(address).execute().await;
+            deleted.map_err(NetworkError::netlink("remove an old address of", name))?;
+        }
+    }
+    for gateway in gateways {
+        add_address(netlink, index, *gateway, name).await?;
+    }
+    Ok(index)
+}
+
+async fn add_address(netlink: &Handle, index: u32, address: IpNet, link: &str) -> Result<(), NetworkError> {
+    let mut request = netlink.address().add(index, address.addr(), address.prefix_len()).replace();
+    if address.addr().is_ipv6() {
+        // Usable at once: nobody else has it.
+        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    request.execute().await.map_err(NetworkError::netlink("set the address of", link))
+}
+
+/// Removes a link by name; nothing there is no failure. The peer of a veth goes with it.
+pub(super) async fn remove(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
+    let Some(link) = find(netlink, name).await? else {
+        return Ok(());
+    };
+    match netlink.link().del(link.header.index).execute().await {
+        Err(error) if !is(&error, Errno::ENODEV) => Err(NetworkError::netlink("remove link", name)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Names of the links that are ports of a bridge.
+pub(super) async fn ports(netlink: &Handle, bridge: u32) -> Result<Vec<String>, NetworkError> {
+    let mut links = netlink.link().get().execute();
+    let mut names = Vec::new();
+    while let Some(link) = links.try_next().await.map_err(NetworkError::netlink("list", "links"))? {
+        let is_port = link.attributes.contains(&LinkAttribute::Controller(bridge));
+        names.extend(link.attributes.into_iter().filter(|_| is_port).find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name),
+            _ => None,
+        }));
+    }
+    Ok(names)
+}
+
+/// The largest packet that the node's way out takes: that of its default route's link, IPv4's first.
+pub(super) async fn outward_mtu(netlink: &Handle) -> Result<u32, NetworkError> {
+    let queries =
+        [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
+    for query in queries {
+        let mut routes = netlink.route().get(query).execute();
+        let mut outward = None;
+        while let Some(route) = routes.try_next().await.map_err(NetworkError::netlink("list", "routes"))? {
+            if route.header.destination_prefix_length == 0 && outward.is_none() {
+                outward = route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                });
+            }
+        }
+        let Some(index) = outward else { continue };
+        let link = netlink.link().get().match_index(index).execute().try_next().await;
+        let link = link.map_err(NetworkError::netlink("look up the link of", "the default route"))?;
+        let mtu = link.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        if let Some(mtu) = mtu {
+            return Ok(mtu);
+        }
+    }
+    Ok(MTU_DEFAULT)
+}
+
+/// What a sandbox's links need.
+pub(super) struct SandboxLink<'a> {
+    /// The node's end.
+    pub(super) host_link: &'a str,
+    /// The bridge's index.
+    pub(super) bridge: u32,
+    /// The sandbox's addresses with the gateway of each.
+    pub(super) addresses: &'a [(IpAddr, IpAddr)],
+    pub(super) mtu: u32,
+}
+
+/// Links a new namespace to the bridge and gives it its addresses.
+///
+/// A sandbox knows no neighbour but its gateway (its addresses are /32 and /128): what it sends is routed by the node,
+/// also to another pod of the same node. So services and policies see all traffic, whether the kernel filters bridges
+/// or not, and a pod that reaches itself through a service needs no hairpin port.
+pub(super) async fn connect(
+    netlink: &Handle,
+    namespace: &NewNamespace,
+    link: &SandboxLink<'_>,
+) -> Result<(), NetworkError> {
+    let name = link.host_link;
+    let failed = |operation| NetworkError::netlink(operation, name);
+    let mut peer = LinkUnspec::new_with_name(SANDBOX_LINK)
+        .mtu(link.mtu)
+        .setns_by_fd(namespace.file.as_fd().as_raw_fd())
+        .up();
+    if let Some((ip, _)) = link.addresses.first() {
+        peer = peer.address(hardware_address(*ip));
+    }
+    let described = LinkMessageBuilder::<LinkVeth>::new(name, SANDBOX_LINK)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+        .mtu(link.mtu)
+        .controller(link.bridge)
+        .up()
+        .build();
+    match netlink.link().add(described.clone()).execute().await {
+        Ok(()) => {}
+        Err(error) if is(&error, Errno::EEXIST) => {
+            // Left by an attachment that was given up half-way.
+            remove(netlink, name).await?;
+            netlink.link().add(described).execute().await.map_err(failed("create link"))?;
+        }
+        Err(error) => return Err(failed("create link")(error)),
+    }
+    isolate(netlink, name).await?;
+
+    let inside = &namespace.netlink;
+    let loopback = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
+    inside.link().change(loopback).execute().await.map_err(failed("set up the loopback behind"))?;
+    let index = find(inside, SANDBOX_LINK).await?.map(|link| link.header.index).ok_or_else(|| NetworkError::System {
+        operation: "look up the sandbox's end of",
+        object: name.to_owned(),
+        source: Errno::ENODEV.into(),
+    })?;
+    for (ip, gateway) in link.addresses {
+        add_address(inside, index, IpNet::from(*ip), name).await?;
+        let route = match gateway {
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(*gateway).output_interface(index).onlink().build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(*gateway).output_interface(index).onlink().build()
+            }
+        };
+        inside.route().add(route).execute().await.map_err(failed("set the default route behind"))?;
+    }
+    Ok(())
+}
+
+/// Keeps a port from talking to other ports of its bridge past the node.
+async fn isolate(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
+    let port = LinkBridgePort::new(0).name(name).append_info_data(InfoBridgePort::Isolated(true)).build();
+    netlink.link().set_port(port).execute().await.map_err(NetworkError::netlink("isolate link", name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_hardware_addresses_come_from_the_address() {
+        let four: IpAddr = "10.244.1.5".parse().expect("an address");
+        assert_eq!(host_link(four), "veth0af40105");
+        assert_eq!(hardware_address(four), [0x0a, 0x58, 10, 244, 1, 5]);
+        let six: IpAddr = "fd00:10:244:1::7".parse().expect("an address");
+        assert_eq!(host_link(six), "veth00000000007");
+        assert!(host_link(six).len() <= 15);
+    }
+}
