@@ -38,8 +38,7 @@ impl Lab {
                 let outside = folder.path().join("outside");
                 let lab = Lab { folder, outside };
                 lab.set_up();
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(test(&lab));
             });
             if let Err(panic) = done.join() {

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
-use rtnetlink::packet_route::link::{InfoBridgePort, InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::RouteAttribute;
 use nix::errno::Errno;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::RouteAttribute;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::namespaces::NewNamespace;
+use super::namespaces::{NewNamespace, write_if_there};
 use crate::error::NetworkError;
 
 /// The name of a sandbox's link inside of it.
@@ -64,7 +64,7 @@ pub(super) async fn ensure_bridge(
 ) -> Result<u32, NetworkError> {
     let hardware = gateways.first().map(|gateway| hardware_address(gateway.addr()));
     let described = || {
-        let bridge = LinkBridge::new(name).mtu(mtu).up();
+        let bridge = LinkMessageBuilder::<LinkBridge>::new(name).mtu(mtu);
         match &hardware {
             Some(address) => bridge.address(address.clone()),
             None => bridge,
@@ -73,15 +73,18 @@ pub(super) async fn ensure_bridge(
     match netlink.link().add(described().build()).execute().await {
         Ok(()) => {}
         Err(error) if is(&error, Errno::EEXIST) => {
+            // It stays up: pods are using it.
             let changed = netlink.link().change(described().build()).execute().await;
             changed.map_err(NetworkError::netlink("adopt bridge", name))?;
         }
         Err(error) => return Err(NetworkError::netlink("create bridge", name)(error)),
     }
     let missing = || std::io::Error::from(Errno::ENODEV);
-    let bridge = find(netlink, name)
-        .await?
-        .ok_or_else(|| NetworkError::System { operation: "create bridge", object: name.to_owned(), source: missing() })?;
+    let bridge = find(netlink, name).await?.ok_or_else(|| NetworkError::System {
+        operation: "create bridge",
+        object: name.to_owned(),
+        source: missing(),
+    })?;
     let index = bridge.header.index;
 
     let mut addresses = netlink.address().get().set_link_index_filter(index).execute();
@@ -91,9 +94,9 @@ pub(super) async fn ensure_bridge(
             _ => None,
         });
         let link_local = matches!(ip, Some(IpAddr::V6(six)) if six.is_unicast_link_local());
-        let wanted = gateways.iter().any(|gateway| {
-            Some(gateway.addr()) == ip && gateway.prefix_len() == address.header.prefix_len
-        });
+        let wanted = gateways
+            .iter()
+            .any(|gateway| Some(gateway.addr()) == ip && gateway.prefix_len() == address.header.prefix_len);
         if !link_local && !wanted {
             let deleted = netlink.address().del(address).execute().await;
             deleted.map_err(NetworkError::netlink("remove an old address of", name))?;
@@ -102,6 +105,11 @@ pub(super) async fn ensure_bridge(
     for gateway in gateways {
         add_address(netlink, index, *gateway, name).await?;
     }
+    // Its link-local address is used for asking for IPv6 neighbours: at once, not after a second of looking for others.
+    let parameter = format!("/proc/sys/net/ipv6/conf/{name}/accept_dad");
+    write_if_there(&parameter, "0").map_err(NetworkError::system("set", &parameter))?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    netlink.link().change(up).execute().await.map_err(NetworkError::netlink("set up bridge", name))?;
     Ok(index)
 }
 
@@ -141,8 +149,10 @@ pub(super) async fn ports(netlink: &Handle, bridge: u32) -> Result<Vec<String>, 
 
 /// The largest packet that the node's way out takes: that of its default route's link, IPv4's first.
 pub(super) async fn outward_mtu(netlink: &Handle) -> Result<u32, NetworkError> {
-    let queries =
-        [RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()];
+    let queries = [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ];
     for query in queries {
         let mut routes = netlink.route().get(query).execute();
         let mut outward = None;
@@ -183,7 +193,7 @@ pub(super) struct SandboxLink<'a> {
 ///
 /// A sandbox knows no neighbour but its gateway (its addresses are /32 and /128): what it sends is routed by the node,
 /// also to another pod of the same node. So services and policies see all traffic, whether the kernel filters bridges
-/// or not, and a pod that reaches itself through a service needs no hairpin port.
+/// or not.
 pub(super) async fn connect(
     netlink: &Handle,
     namespace: &NewNamespace,
@@ -191,10 +201,8 @@ pub(super) async fn connect(
 ) -> Result<(), NetworkError> {
     let name = link.host_link;
     let failed = |operation| NetworkError::netlink(operation, name);
-    let mut peer = LinkUnspec::new_with_name(SANDBOX_LINK)
-        .mtu(link.mtu)
-        .setns_by_fd(namespace.file.as_fd().as_raw_fd())
-        .up();
+    let mut peer =
+        LinkUnspec::new_with_name(SANDBOX_LINK).mtu(link.mtu).setns_by_fd(namespace.file.as_fd().as_raw_fd());
     if let Some((ip, _)) = link.addresses.first() {
         peer = peer.address(hardware_address(*ip));
     }
@@ -213,35 +221,44 @@ pub(super) async fn connect(
         }
         Err(error) => return Err(failed("create link")(error)),
     }
-    isolate(netlink, name).await?;
+    hairpin(netlink, name).await?;
 
     let inside = &namespace.netlink;
     let loopback = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
     inside.link().change(loopback).execute().await.map_err(failed("set up the loopback behind"))?;
-    let index = find(inside, SANDBOX_LINK).await?.map(|link| link.header.index).ok_or_else(|| NetworkError::System {
-        operation: "look up the sandbox's end of",
-        object: name.to_owned(),
-        source: Errno::ENODEV.into(),
-    })?;
+    let index =
+        find(inside, SANDBOX_LINK).await?.map(|link| link.header.index).ok_or_else(|| NetworkError::System {
+            operation: "look up the sandbox's end of",
+            object: name.to_owned(),
+            source: Errno::ENODEV.into(),
+        })?;
+    // Not when it is made: a veth can't be set up before it has its peer.
+    let up = LinkUnspec::new_with_index(index).up().build();
+    inside.link().change(up).execute().await.map_err(failed("set up the sandbox's end of"))?;
     for (ip, gateway) in link.addresses {
         add_address(inside, index, IpNet::from(*ip), name).await?;
         let route = match gateway {
-            IpAddr::V4(gateway) => {
-                RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(*gateway).output_interface(index).onlink().build()
-            }
-            IpAddr::V6(gateway) => {
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(*gateway).output_interface(index).onlink().build()
-            }
+            IpAddr::V4(gateway) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .gateway(*gateway)
+                .output_interface(index)
+                .onlink()
+                .build(),
+            IpAddr::V6(gateway) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .gateway(*gateway)
+                .output_interface(index)
+                .onlink()
+                .build(),
         };
         inside.route().add(route).execute().await.map_err(failed("set the default route behind"))?;
     }
     Ok(())
 }
 
-/// Keeps a port from talking to other ports of its bridge past the node.
-async fn isolate(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
-    let port = LinkBridgePort::new(0).name(name).append_info_data(InfoBridgePort::Isolated(true)).build();
-    netlink.link().set_port(port).execute().await.map_err(NetworkError::netlink("isolate link", name))
+/// Lets a port send back what came from it. Where the kernel filters bridges, a service's address is translated in the
+/// bridge already, and a pod that the service leads back to itself needs that.
+async fn hairpin(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
+    let port = LinkBridgePort::new(0).name(name).hairpin(true).build();
+    netlink.link().set_port(port).execute().await.map_err(NetworkError::netlink("set hairpin mode of link", name))
 }
 
 #[cfg(test)]

@@ -122,11 +122,8 @@ impl BridgeNetwork {
             Some(mtu) => mtu,
             None => links::outward_mtu(&netlink).await?,
         };
-        let gateways: Vec<IpNet> = state
-            .pools
-            .iter()
-            .filter_map(|pool| IpNet::new(pool.gateway(), pool.range().prefix_len()).ok())
-            .collect();
+        let gateways: Vec<IpNet> =
+            state.pools.iter().filter_map(|pool| IpNet::new(pool.gateway(), pool.range().prefix_len()).ok()).collect();
         let bridge_index = links::ensure_bridge(&netlink, &config.bridge, &gateways, mtu).await?;
         set_kernel_parameters(&config.bridge, &config.pod_cidrs)?;
 
@@ -278,12 +275,7 @@ impl BridgeNetwork {
         self.namespaces.remove(&record.sandbox_id)?;
         let made = async {
             let namespace = self.namespaces.create(&record.sandbox_id).await?;
-            let link = SandboxLink {
-                host_link: &record.link,
-                bridge: self.bridge_index,
-                addresses,
-                mtu: self.mtu,
-            };
+            let link = SandboxLink { host_link: &record.link, bridge: self.bridge_index, addresses, mtu: self.mtu };
             links::connect(&self.netlink, &namespace, &link).await?;
             if !elements.is_empty() {
                 nftables::apply(&self.bridge, &elements).await?;

@@ -46,8 +46,7 @@ impl Records {
     /// All records, in the order in which they were written first.
     pub(super) fn load(&self) -> Result<Vec<Record>, NetworkError> {
         let mut records = HashMap::new();
-        let entries =
-            fs::read_dir(&self.folder).map_err(NetworkError::system("list", self.folder.display()))?;
+        let entries = fs::read_dir(&self.folder).map_err(NetworkError::system("list", self.folder.display()))?;
         for entry in entries {
             let path = entry.map_err(NetworkError::system("list", self.folder.display()))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {

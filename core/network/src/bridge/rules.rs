@@ -58,15 +58,15 @@ table {table} {{
     meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @host-ports-6
   }}
   chain prerouting {{
-    type nat hook prerouting priority dstnat - 10;
+    type nat hook prerouting priority -110;
     fib daddr type local jump host-ports
   }}
   chain output {{
-    type nat hook output priority dstnat - 10;
+    type nat hook output priority -110;
     fib daddr type local jump host-ports
   }}
   chain postrouting {{
-    type nat hook postrouting priority srcnat + 10;
+    type nat hook postrouting priority 110;
     oifname "{bridge}" ct status dnat ip saddr 127.0.0.0/8 masquerade
     oifname "{bridge}" ct status dnat ip saddr . ip daddr @host-port-pods-4 masquerade
     oifname "{bridge}" ct status dnat ip6 saddr . ip6 daddr @host-port-pods-6 masquerade
@@ -150,10 +150,22 @@ mod tests {
     #[test]
     fn host_ports_are_elements_of_maps() {
         let ips: Vec<IpAddr> = ["10.244.1.5", "fd00::5"].iter().map(|ip| ip.parse().expect("an address")).collect();
-        let ports =
-            [port(None, 80, "TCP"), port(Some("10.0.0.1"), 53, "UDP"), port(Some("0.0.0.0"), 81, "")];
-        assert_snapshot!(host_port_elements(Change::Add, "gantry0", &ips, &ports).expect("elements"), @"");
-        assert_snapshot!(host_port_elements(Change::Remove, "gantry0", &ips[..1], &ports[..1]).expect("elements"), @"");
+        let ports = [port(None, 80, "TCP"), port(Some("10.0.0.1"), 53, "UDP"), port(Some("0.0.0.0"), 81, "")];
+        assert_snapshot!(host_port_elements(Change::Add, "gantry0", &ips, &ports).expect("elements"), @r"
+        add element inet gantry0-pods host-ports-4 { tcp . 80 : 10.244.1.5 . 8080 }
+        add element inet gantry0-pods host-ports-6 { tcp . 80 : fd00::5 . 8080 }
+        add element inet gantry0-pods host-ports-at-4 { 10.0.0.1 . udp . 53 : 10.244.1.5 . 8080 }
+        add element inet gantry0-pods host-ports-4 { tcp . 81 : 10.244.1.5 . 8080 }
+        add element inet gantry0-pods host-ports-6 { tcp . 81 : fd00::5 . 8080 }
+        add element inet gantry0-pods host-port-pods-4 { 10.244.1.5 . 10.244.1.5 }
+        add element inet gantry0-pods host-port-pods-6 { fd00::5 . fd00::5 }
+        ");
+        assert_snapshot!(host_port_elements(Change::Remove, "gantry0", &ips[..1], &ports[..1]).expect("elements"), @r"
+        add element inet gantry0-pods host-ports-4 { tcp . 80 : 10.244.1.5 . 8080 }
+        delete element inet gantry0-pods host-ports-4 { tcp . 80 : 10.244.1.5 . 8080 }
+        add element inet gantry0-pods host-port-pods-4 { 10.244.1.5 . 10.244.1.5 }
+        delete element inet gantry0-pods host-port-pods-4 { 10.244.1.5 . 10.244.1.5 }
+        ");
         assert_eq!(host_port_elements(Change::Add, "gantry0", &ips, &[]).expect("none"), "");
         assert!(host_port_elements(Change::Add, "gantry0", &ips, &[port(None, 1, "ICMP")]).is_err());
     }
