@@ -363,11 +363,14 @@ impl<K: Watched> Shared<K> {
     }
 }
 
+/// An informer of whatever kind, as long as somebody holds it.
+type AnyInformer = Weak<dyn Any + Send + Sync>;
+
 /// The informers of a process: one a kind and selection, started when first asked for, stopped when nobody holds it.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
-    started: Arc<Mutex<HashMap<(TypeId, Selection), Weak<dyn Any + Send + Sync>>>>,
+    started: Arc<Mutex<HashMap<(TypeId, Selection), AnyInformer>>>,
 }
 
 /// What of a kind is watched. One namespace is the field selector `metadata.namespace=NAME`.
