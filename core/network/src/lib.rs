@@ -2,7 +2,7 @@
 //!
 //! - [`pod_network`]: the pod network as the node agent sees it
 //! - [`bridge`]: a pod network of a bridge and veth links
-//! - [`error`]: [`NetworkError`]
+//! - [`error`]: what can go wrong
 //! - `nftables`: scripts for the `nft` command
 #![forbid(unsafe_code)]
 
