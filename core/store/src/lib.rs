@@ -7,15 +7,20 @@
 //! | [`types`] | requests and answers |
 //! | [`store`] | the [`Store`] trait |
 //! | [`error`] | [`StoreError`] |
+//! | [`snapshot`] | the format of snapshots |
+//! | [`embedded`] | the embedded engine |
 //!
 //! Invariant: nothing in here knows what an API object is; a value is bytes.
 #![forbid(unsafe_code)]
 
+pub mod embedded;
 pub mod error;
 pub mod key;
+pub mod snapshot;
 pub mod store;
 pub mod types;
 
+pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::StoreError;
 pub use store::{SnapshotStream, Store, WatchProgress, WatchStream};
 pub use types::{

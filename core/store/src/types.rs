@@ -255,6 +255,17 @@ impl Txn {
         }
     }
 
+    /// The bytes of all its keys and values.
+    pub fn size_bytes(&self) -> usize {
+        let compares = self.compares.iter().map(|compare| compare.key.len() + compare.range_end.len());
+        let ops = self.success.iter().chain(&self.failure).map(|op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key, range_end, .. } => key.len() + range_end.len(),
+            Op::Range(request) => request.key.len() + request.range_end.len(),
+        });
+        compares.chain(ops).sum()
+    }
+
     /// Whether neither branch writes.
     pub fn is_read(&self) -> bool {
         self.success.iter().chain(&self.failure).all(Op::is_read)
