@@ -1,5 +1,8 @@
 //! Why a server can't start or go on.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use gantry_api::error::ApiError;
 use gantry_store::StoreError;
 
@@ -8,6 +11,30 @@ use crate::auth::AuthError;
 /// An error of the API server itself (not of a request).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The folder of a server can't be made.
+    #[error("cannot make the folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The store can't be opened.
+    #[error(transparent)]
+    Store(StoreError),
+    /// Keys or certificates can't be read or made.
+    #[error(transparent)]
+    Pki(#[from] gantry_pki::Error),
+    /// The address can't be listened at.
+    #[error("cannot listen at {address}: {}", listen_text(*.address, .holder.as_deref(), .source))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Who has it, if it is in use and that could be found out.
+        holder: Option<String>,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The store can't be read.
     #[error("cannot load the objects from the store")]
     Load(#[source] StoreError),
@@ -25,4 +52,11 @@ pub enum Error {
     /// The objects of the start can't be written.
     #[error("cannot write the objects that must exist")]
     Bootstrap(#[source] ApiError),
+}
+
+fn listen_text(address: SocketAddr, holder: Option<&str>, error: &std::io::Error) -> String {
+    match holder {
+        Some(holder) => format!("{address} is in use by {holder}"),
+        None => error.to_string(),
+    }
 }

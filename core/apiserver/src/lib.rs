@@ -1,6 +1,8 @@
 //! The API server: HTTP, authentication, authorization, admission, registry, watch cache.
 //!
-//! - [`server`]: the server as its users see it; [`config`], [`error`]
+//! - [`running`]: a server with all it needs out of one folder; [`listen`]: its socket
+//! - [`server`]: the server itself; [`config`], [`error`]
+//! - [`compaction`]: forgetting old revisions
 //! - [`http`]: from a request to the registry and back; the one point where permission is checked
 //! - [`registry`]: what verbs do to objects
 //! - [`cache`]: the watch cache, which all reads come from
@@ -17,14 +19,18 @@ pub mod admission;
 pub mod auth;
 pub mod bootstrap;
 pub mod cache;
+pub mod compaction;
 pub mod config;
 pub mod error;
 pub mod http;
+pub mod listen;
 pub mod registry;
+pub mod running;
 pub mod server;
 pub mod tls;
 
 pub use auth::UserInfo;
 pub use config::Config;
 pub use error::Error;
+pub use running::{RunOptions, Running};
 pub use server::{ApiServer, InProcess};

@@ -29,6 +29,7 @@ use crate::cache::entry::Entry;
 use crate::cache::event::Change;
 use crate::cache::feed::Feed;
 use crate::cache::{Caches, ChangeSink};
+use crate::compaction;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::body::{Body, BodyError};
@@ -154,6 +155,7 @@ impl ApiServer {
         server.inner.registry.reconcile_services().await.map_err(Error::Bootstrap)?;
         server.inner.ready.store(true, Ordering::Release);
         tokio::spawn(bookmarks(server.inner.clone()));
+        tokio::spawn(compaction::run(server.inner.registry.store.clone(), server.inner.shutdown.clone()));
         Ok(server)
     }
 

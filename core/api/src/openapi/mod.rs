@@ -52,7 +52,7 @@ pub fn document(table: &ResourceTable, path: &str) -> Option<Vec<u8>> {
 }
 
 /// A digest of all that a document is made of, and its path: the documents themselves needn't be made for it.
-fn hash(path: &str) -> String {
+pub fn hash(path: &str) -> String {
     static DATA: LazyLock<[u8; 32]> = LazyLock::new(|| {
         let parts: [&[u8]; 5] = [
             include_bytes!("../../data/kubernetes-1.36-definitions.json"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gantry_api::discovery;
 use gantry_api::error::ApiError;
+use gantry_api::openapi;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -12,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::body::{Body, full};
 use super::connection::{accepts_gzip, compress_if_large};
-use super::negotiate::{Encoding, IncludeObject, Offer, Shape, negotiate};
-use super::request_info::{RequestInfo, query_value};
+use super::negotiate::{IncludeObject, Offer, Shape, negotiate};
+use super::request_info::RequestInfo;
 use super::response;
 use crate::server::Inner;
 
@@ -46,6 +47,8 @@ pub fn serve(server: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<R
             None => Ok(response::page_not_found()),
         },
         ["apis", group, version] => resources(server, parts, group, version),
+        ["openapi", "v3"] => plain(parts, openapi::root(table)),
+        ["openapi", "v3", path @ ..] => openapi_document(server, parts, &path.join("/")),
         ["openid", "v1", "jwks"] => {
             Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", server.jwks().to_string()))
         }
@@ -103,6 +106,18 @@ fn grouped(
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }
+    }
+    compress_if_large(&mut response, accepts_gzip(&parts.headers));
+    Ok(response)
+}
+
+/// A document of one group and version. Named with its hash it never changes, which clients and proxies may rely on.
+fn openapi_document(server: &Inner, parts: &Parts, path: &str) -> Result<Response<Body>, ApiError> {
+    let Some(document) = openapi::document(server.table, path) else { return Ok(response::page_not_found()) };
+    let mut response = response::bytes(StatusCode::OK, "application/json", document);
+    let asked = super::request_info::query_value(parts.uri.query(), "hash").unwrap_or_default();
+    if !asked.is_empty() && openapi::hash(path) == asked {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
     compress_if_large(&mut response, accepts_gzip(&parts.headers));
     Ok(response)

@@ -20,4 +20,5 @@ pub mod request_info;
 pub mod resources;
 pub mod response;
 pub mod subresources;
+pub mod tables;
 pub mod watching;

@@ -124,16 +124,12 @@ pub fn negotiate(headers: &HeaderMap, offer: Offer, include: IncludeObject) -> O
     None
 }
 
-const TABLES: bool = false;
-
 fn shape_of(params: &[(&str, &str)], offer: Offer, include: IncludeObject) -> Option<Shape> {
     let value = |name: &str| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| *value);
     let (kind, group, version) = (value("as"), value("g"), value("v"));
     match kind {
         "" => Some(Shape::Plain),
-        "Table"
-            if TABLES && offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") =>
-        {
+        "Table" if offer == Offer::Resource && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => {
             Some(Shape::Table(include))
         }
         "PartialObjectMetadata" | "PartialObjectMetadataList"
@@ -171,11 +167,7 @@ mod tests {
 
     #[test]
     fn the_first_acceptable_clause_wins() {
-        let table = if TABLES {
-            Representation { encoding: Encoding::Json, shape: Shape::Table(IncludeObject::Metadata) }
-        } else {
-            Representation::JSON
-        };
+        let table = Representation { encoding: Encoding::Json, shape: Shape::Table(IncludeObject::Metadata) };
         let yaml = Representation { encoding: Encoding::Yaml, shape: Shape::Plain };
         let cases = [
             ("", Some(Representation::JSON)),

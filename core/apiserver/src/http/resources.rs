@@ -8,15 +8,14 @@ use gantry_api::patch::PatchType;
 use gantry_api::resources::{Resource, Verb};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::body::{self, Body};
 use super::listing::{ListWriter, list_metadata};
-use super::negotiate::{Encoding, IncludeObject, Representation, Shape, body_encoding, media_type};
+use super::negotiate::{Encoding, Representation, Shape, body_encoding, media_type};
 use super::request_info::query_value;
-use super::response;
 use super::watching::{error_frame, frames};
+use super::{response, tables};
 use crate::cache::entry::Entry;
 use crate::registry::convert;
 use crate::registry::delete::Deleted;
@@ -197,12 +196,12 @@ pub fn shape_one(resource: &Resource, object: Object, shape: Shape) -> Value {
     match shape {
         Shape::Plain | Shape::AggregatedDiscovery(_) => object,
         Shape::PartialMetadata => partial_metadata(&object),
-        Shape::Table(_) => object,
+        Shape::Table(include) => tables::one(resource, object, include),
     }
 }
 
 /// Only type and metadata of an object.
-fn partial_metadata(object: &Object) -> Value {
+pub fn partial_metadata(object: &Object) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }
 
@@ -243,7 +242,8 @@ fn list_page(resource: &Resource, page: Page, input: &Input<'_>) -> Result<Respo
             let items: Vec<Value> = objects.iter().map(partial_metadata).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
         }
-        Shape::Plain | Shape::Table(_) | Shape::AggregatedDiscovery(_) => list_object(resource, metadata, objects),
+        Shape::Table(include) => tables::table(resource, metadata, objects, include),
+        Shape::Plain | Shape::AggregatedDiscovery(_) => list_object(resource, metadata, objects),
     };
     let mut response = response::object(StatusCode::OK, &answer, representation.encoding);
     super::connection::compress_if_large(&mut response, gzip);

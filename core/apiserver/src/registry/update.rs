@@ -136,7 +136,11 @@ impl Registry {
                 );
             }
         }
-        if let Some(version) = resource_version {
+        // One that names no version is made of whatever is there.
+        let version = resource_version
+            .filter(|version| !matches!(version.as_str(), Some("" | "0")))
+            .or_else(|| old.pointer("/metadata/resourceVersion").cloned());
+        if let Some(version) = version {
             map_mut(&mut object, "metadata").insert("resourceVersion".to_owned(), version);
         }
         let errors = match door {
