@@ -105,7 +105,7 @@ impl VerifyingKey {
 }
 
 enum Signer {
-    Es256(EcdsaKeyPair),
+    Es256(Box<EcdsaKeyPair>),
     Rs256(Box<RsaKeyPair>),
 }
 
@@ -139,7 +139,7 @@ impl ServiceAccountKeys {
                     Ok(key) => {
                         let spki =
                             rcgen::KeyPair::from_pem(pem).map_err(|error| invalid(&error))?.subject_public_key_info();
-                        (Signer::Es256(key), spki)
+                        (Signer::Es256(Box::new(key)), spki)
                     }
                     Err(_) => rsa(RsaKeyPair::from_pkcs8(bytes).map_err(|error| invalid(&error))?),
                 }

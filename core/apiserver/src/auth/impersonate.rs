@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn the_old_verb_allows_each_part_for_itself() {
-        let cases: [(&'static [&'static str], &[(&str, &str)], Result<Option<UserInfo>, &str>); 7] = [
+        type Case<'c> = (&'static [&'static str], &'c [(&'c str, &'c str)], Result<Option<UserInfo>, &'c str>);
+        let cases: [Case<'_>; 7] = [
             (&[], &[], Ok(None)),
             (&["impersonate /users/  ann"], &[("Impersonate-User", "ann")], Ok(user("ann", &["system:authenticated"]))),
             (

@@ -181,7 +181,8 @@ impl Feed {
     }
 
     fn apply(&self, revision: i64, events: Vec<gantry_store::Event>) {
-        let mut by_resource: Vec<(&Arc<Stored>, Vec<(Arc<str>, Option<Arc<Entry>>)>)> = Vec::new();
+        type Changes = Vec<(Arc<str>, Option<Arc<Entry>>)>;
+        let mut by_resource: Vec<(&Arc<Stored>, Changes)> = Vec::new();
         for event in events {
             if let Some(port) = node_port_of(&event.kv.key) {
                 let mut ports = self.caches.node_ports.write();

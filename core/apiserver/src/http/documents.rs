@@ -47,7 +47,9 @@ pub fn serve(server: &Arc<Inner>, parts: &Parts, info: &RequestInfo) -> Result<R
             None => Ok(response::page_not_found()),
         },
         ["apis", group, version] => resources(server, parts, group, version),
-        ["openapi", "v3"] => plain(parts, openapi::root(table)),
+        ["openapi", "v3"] => {
+            Ok(response::bytes(StatusCode::OK, "text/plain; charset=utf-8", openapi::root(table).to_string()))
+        }
         ["openapi", "v3", path @ ..] => openapi_document(server, parts, &path.join("/")),
         ["openid", "v1", "jwks"] => {
             Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", server.jwks().to_string()))

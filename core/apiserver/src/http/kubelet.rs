@@ -328,17 +328,17 @@ async fn hand_on(target: Target, mut parts: Parts, body: Body) -> Result<Respons
         .headers_mut()
         .insert(HOST, HeaderValue::from_str(&host).map_err(|error| ApiError::internal(error.to_string()))?);
     let mut answer = sender.send_request(request).await.map_err(|error| unreachable(error.into()))?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if let Some(client) = upgrade {
-            let node = hyper::upgrade::on(&mut answer);
-            tokio::spawn(async move {
-                let (Ok(client), Ok(node)) = tokio::join!(client, node) else { return };
-                let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
-                    tracing::debug!(%error, "upgraded connection ended");
-                }
-            });
-        }
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = upgrade
+    {
+        let node = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            let (Ok(client), Ok(node)) = tokio::join!(client, node) else { return };
+            let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
+                tracing::debug!(%error, "upgraded connection ended");
+            }
+        });
     }
     let (mut head, content) = answer.into_parts();
     if head.status != StatusCode::SWITCHING_PROTOCOLS {

@@ -147,7 +147,7 @@ impl Registry {
         let healthy = i64_at(budget, "status.currentHealthy").unwrap_or_default();
         let desired = i64_at(budget, "status.desiredHealthy").unwrap_or_default();
         let enough = desired > 0 && healthy >= desired;
-        if !ready && (policy == "AlwaysAllow" || (policy != "AlwaysAllow" && enough)) {
+        if !ready && (policy == "AlwaysAllow" || enough) {
             return Ok(());
         }
         let budget_call = Call { resource: table, name: &name, subresource: "status", ..*call };

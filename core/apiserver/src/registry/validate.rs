@@ -17,7 +17,7 @@ pub fn validate_create(resource: &Resource, object: &Object) -> FieldErrors {
 /// What is wrong with a change; through `/status` when `status` is set.
 pub fn validate_update(resource: &Resource, object: &Object, old: &Object, status: bool) -> FieldErrors {
     let kind = kind_of(&resource.group, &resource.kind);
-    let mut errors = metadata::validate_update(object, old);
+    let mut errors = metadata::validate_change(object, old, resource.namespaced, kind.name_rule());
     errors.extend(if status { kind.validate_status_update(object, old) } else { kind.validate_update(object, old) });
     errors
 }

@@ -248,7 +248,7 @@ mod tests {
         ];
         for (user, plural, namespace, object, expect) in cases {
             let seen = verdict(user, plural, namespace, object.clone(), None);
-            assert_eq!(seen.as_ref().map(|()| ()).map_err(String::as_str), expect, "{} {plural} {object}", user.name);
+            assert_eq!(seen.as_ref().copied().map_err(String::as_str), expect, "{} {plural} {object}", user.name);
         }
     }
 

@@ -301,7 +301,8 @@ mod tests {
     #[test]
     fn decisions_follow_the_bindings() {
         let rbac = sample();
-        let cases: [(&str, &[&str], &str, &str, &str, &str, Result<&str, &str>); 9] = [
+        type Case<'c> = (&'c str, &'c [&'c str], &'c str, &'c str, &'c str, &'c str, Result<&'c str, &'c str>);
+        let cases: [Case<'_>; 9] = [
             (
                 "ann",
                 &[],
