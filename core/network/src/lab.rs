@@ -73,7 +73,9 @@ impl Lab {
             "nsenter --net={outside} ip link set lo up
              nsenter --net={outside} ip addr add {OUTSIDE_IP}/24 dev eth0p
              nsenter --net={outside} ip link set eth0p up
-             ip route add default via {OUTSIDE_IP}"
+             ip route add default via {OUTSIDE_IP}
+             ip -6 addr add fd00:89::2/64 dev eth0 nodad
+             ip -6 route add default via fd00:89::1"
         ));
     }
 
@@ -114,7 +116,7 @@ pub(crate) fn sh(script: &str) {
     assert!(status.success(), "{script}");
 }
 
-fn output(command: &str) -> String {
+pub(crate) fn output(command: &str) -> String {
     let output = Command::new("sh").args(["-e", "-c", command]).output().expect("a shell");
     assert!(output.status.success(), "{command}");
     String::from_utf8(output.stdout).expect("text")
@@ -220,6 +222,20 @@ pub(crate) fn ask_tcp(from: Option<&Path>, to: SocketAddr) -> io::Result<String>
         server.read_to_string(&mut answer)?;
         Ok(answer)
     })
+}
+
+/// A UDP socket in a namespace, for asking several times from one port.
+pub(crate) fn udp_client(namespace: &Path) -> UdpSocket {
+    inside(namespace, || UdpSocket::bind("0.0.0.0:0")).expect("a socket")
+}
+
+/// What a UDP server answers this socket.
+pub(crate) fn ask_by(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
+    socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+    socket.send_to(b"?", to)?;
+    let mut answer = [0; 64];
+    let (length, _) = socket.recv_from(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// What a UDP server answers.

@@ -2,8 +2,10 @@
 //!
 //! - [`pod_network`]: the pod network as the node agent sees it
 //! - [`bridge`]: a pod network of a bridge and veth links
+//! - [`proxy`]: services as nftables rules
 //! - [`error`]: what can go wrong
 //! - `nftables`: scripts for the `nft` command
+//! - `service_slices`: which service an EndpointSlice belongs to
 #![forbid(unsafe_code)]
 
 pub mod bridge;
@@ -12,7 +14,10 @@ pub mod error;
 mod lab;
 mod nftables;
 pub mod pod_network;
+pub mod proxy;
+mod service_slices;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
+pub use proxy::{ProxyConfig, ServiceProxy};
