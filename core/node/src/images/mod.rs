@@ -1,5 +1,7 @@
 //! Images: what pod workers need of them.
 
+pub mod snapshots;
+
 use async_trait::async_trait;
 
 pub use gantry_plugin_host::contract::runtime::Image as ImageConfig;
