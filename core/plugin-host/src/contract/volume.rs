@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 pub use crate::bindings::volume::gantry::volume::types::*;
 
-use crate::{PluginError, capability::KeyValue};
+use crate::PluginError;
 
 /// A volume driver.
 #[async_trait]
