@@ -72,7 +72,7 @@ pub struct Running {
     server: ApiServer,
     address: SocketAddr,
     pki: Arc<Pki>,
-    store: Arc<dyn Store>,
+    store: Arc<EmbeddedStore>,
     kubeconfig: PathBuf,
     shutdown: CancellationToken,
     serving: JoinHandle<Result<(), Error>>,
@@ -84,7 +84,7 @@ impl Running {
         let data_dir = &options.data_dir;
         std::fs::create_dir_all(data_dir).map_err(|source| Error::Folder { path: data_dir.clone(), source })?;
         // The lock on the store comes first: nothing of a running server's folder is touched.
-        let store: Arc<dyn Store> =
+        let store =
             Arc::new(EmbeddedStore::open(&data_dir.join("store"), EmbeddedOptions::default()).map_err(Error::Store)?);
         let listener = listen(options.listen).await?;
         let address =
@@ -118,8 +118,8 @@ impl Running {
     }
 
     /// Its store, for snapshots.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 
     /// The file that an administrator's clients read.
@@ -137,11 +137,14 @@ impl Running {
         self.shutdown.cancel();
     }
 
-    /// Stops, and waits until the last request and the store are done.
+    /// Stops, and waits until the last request and the store are done: another server may start in its folder.
     pub async fn stop(self) -> Result<(), Error> {
         self.shutdown.cancel();
         let served = self.serving.await.unwrap_or(Ok(()));
         self.server.stop();
+        let store = self.store;
+        // Its last commit may take a moment.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
         served
     }
 }

@@ -34,6 +34,9 @@ async fn a_folder_has_one_holder() {
     let pid = std::process::id();
     assert_eq!(error.to_string(), format!("store folder {} is in use by process {pid}", dir.path().display()));
     drop(store);
+    let store = EmbeddedStore::open(dir.path(), EmbeddedOptions::default()).expect("open");
+    store.close();
+    assert!(matches!(store.txn(Txn::put("a", "1")).await, Err(StoreError::Closed)));
     open(dir.path());
 }
 

@@ -1,10 +1,11 @@
 //! From a request's body to an object: JSON or YAML, of the right kind, pruned to the schema and in the form in which it
 //! is stored. The common case parses once; only when something is odd is the body looked at again, in its own order, for
-//! upstream's words (those of Go's `encoding/json` and `sigs.k8s.io/json`).
+//! upstream's words (those of Go's `encoding/json` and `sigs.k8s.io/json`). [`protobuf`] turns that form into JSON.
 
 mod explain;
 mod gojson;
 mod node;
+pub mod protobuf;
 
 use crate::error::{ApiError, quoted};
 use crate::field::{FieldError, FieldPath};

@@ -2,6 +2,7 @@
 // which fields are pointers, which are served even when empty, and how decoding errors name their types.
 //
 //	cd core/api/tools/encoding && go run . > ../../data/encoding.txt
+//	cd core/api/tools/encoding && go run . protobuf > ../../data/protobuf.txt
 //
 // One line a definition: its name, its Go type, then a word per field, `name:flags:type`, with `:Struct` after it where
 // the field comes out of an embedded struct. Flags:
@@ -59,6 +60,10 @@ func main() {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	}
+	if len(os.Args) > 1 && os.Args[1] == "protobuf" {
+		protobuf(scheme)
+		return
 	}
 	seen := map[reflect.Type]bool{}
 	lines := []string{}

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
+use gantry_api::decode::protobuf;
 use gantry_api::error::ApiError;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use rustls::pki_types::CertificateDer;
 
 use super::body::{Body, collect};
-use super::negotiate::{IncludeObject, Offer, Representation, negotiate};
+use super::negotiate::{IncludeObject, Offer, Representation, media_type, negotiate};
 use super::request_info::{RequestInfo, query_value};
 use super::resources::{self, Input, REPRESENTATIONS};
 use super::{documents, health, kubelet, response, subresources};
@@ -164,6 +165,13 @@ async fn resource_request(
         return Err(plain(ApiError::not_acceptable(&REPRESENTATIONS)));
     };
     let body = collect(body).await.map_err(|error| (error, Some(representation)))?;
+    let body = if media_type(&parts.headers).as_deref() == Some(protobuf::MEDIA_TYPE) && !body.is_empty() {
+        let object = protobuf::decode(&body);
+        let object = object.map_err(|error| (ApiError::bad_request(error.to_string()), Some(representation)))?;
+        object.to_string().into()
+    } else {
+        body
+    };
     let input = Input { query, headers: &parts.headers, body, representation, shutdown: &server.shutdown };
     let answer = if !info.subresource.is_empty() || !resource.is_stored() {
         subresources::serve(server, &call, &info.verb, input).await

@@ -1,5 +1,6 @@
 //! Content negotiation: which encoding a client accepts, and which shape (`as=Table`, `as=PartialObjectMetadata`).
 
+use gantry_api::decode::protobuf;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
@@ -149,7 +150,8 @@ fn shape_of(params: &[(&str, &str)], offer: Offer, include: IncludeObject) -> Op
 /// The encoding of a request's body; `None` for one we don't read (415). An absent header means JSON.
 pub fn body_encoding(headers: &HeaderMap) -> Option<Encoding> {
     match media_type(headers).as_deref() {
-        None | Some("" | "application/json") => Some(Encoding::Json),
+        // Protobuf has been turned into JSON before anybody looks.
+        None | Some("" | "application/json" | protobuf::MEDIA_TYPE) => Some(Encoding::Json),
         Some("application/yaml") => Some(Encoding::Yaml),
         Some(_) => None,
     }

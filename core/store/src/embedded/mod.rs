@@ -72,10 +72,10 @@ impl Shared {
 /// A store in a folder of its own.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    commands: Option<mpsc::Sender<Command>>,
-    writer: Option<JoinHandle<()>>,
-    /// Given up last.
-    _lock: FolderLock,
+    /// None once it is closed.
+    commands: RwLock<Option<mpsc::Sender<Command>>>,
+    /// The writer's thread, and the folder's lock, which is given up behind it.
+    writer: Mutex<Option<(JoinHandle<()>, FolderLock)>>,
 }
 
 impl EmbeddedStore {
@@ -100,7 +100,7 @@ impl EmbeddedStore {
             .name("store".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| StoreError::from_io("start a thread for", dir, error))?;
-        Ok(Self { shared, commands: Some(commands), writer: Some(handle), _lock: lock })
+        Ok(Self { shared, commands: RwLock::new(Some(commands)), writer: Mutex::new(Some((handle, lock))) })
     }
 
     /// Fills a folder that holds no store with a snapshot, and opens it.
@@ -147,12 +147,22 @@ impl EmbeddedStore {
         Self::open(dir, options)
     }
 
+    /// Finishes what has been asked for, ends watches, and lets go of the file and the folder, whoever still holds this
+    /// store. It waits for the last commit.
+    pub fn close(&self) {
+        *self.commands.write() = None;
+        if let Some((writer, lock)) = self.writer.lock().take() {
+            let _ = writer.join();
+            drop(lock);
+        }
+    }
+
     async fn send<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let commands = self.commands.as_ref().ok_or(StoreError::Closed)?;
+        let commands = self.commands.read().clone().ok_or(StoreError::Closed)?;
         commands.send(command(reply)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -160,10 +170,7 @@ impl EmbeddedStore {
 
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
-        self.commands = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 
