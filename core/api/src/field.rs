@@ -109,6 +109,8 @@ pub struct FieldError {
     pub bad_value: Value,
     /// In words; may be empty.
     pub detail: String,
+    /// The value as text, where upstream prints it in a form of its own; empty where it doesn't print it at all.
+    shown: Option<String>,
 }
 
 /// All that is wrong with an object, in upstream's order.
@@ -116,7 +118,7 @@ pub type FieldErrors = Vec<FieldError>;
 
 impl FieldError {
     fn of(kind: FieldErrorKind, field: &FieldPath, bad_value: Value, detail: impl Into<String>) -> Self {
-        Self { kind, field: field.clone(), bad_value, detail: detail.into() }
+        Self { kind, field: field.clone(), bad_value, detail: detail.into(), shown: None }
     }
 
     /// A field that must be set is not.
@@ -127,6 +129,27 @@ impl FieldError {
     /// A value that can't be.
     pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::of(FieldErrorKind::Invalid, field, value.into(), detail)
+    }
+
+    /// A value that can't be, printed as this text: for values that upstream prints with Go's field names.
+    pub fn invalid_shown(field: &FieldPath, shown: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { shown: Some(shown.into()), ..Self::invalid(field, Value::Null, detail) }
+    }
+
+    /// A value that can't be and isn't printed (upstream's `OmitValueType`).
+    pub fn invalid_omitted(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::invalid_shown(field, "", detail)
+    }
+
+    /// A value outside a closed set, printed as this text.
+    pub fn not_supported_shown(field: &FieldPath, shown: impl Into<String>, supported: &[&str]) -> Self {
+        Self { shown: Some(shown.into()), ..Self::not_supported_in_order(field, Value::Null, supported) }
+    }
+
+    /// The same error with other words to it.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
     }
 
     /// A value that stands twice where it may stand once.
@@ -183,13 +206,22 @@ impl FieldError {
         )
     }
 
+    /// The same error, its value printed as this text.
+    #[must_use]
+    pub fn shown_as(self, shown: impl Into<String>) -> Self {
+        Self { shown: Some(shown.into()), ..self }
+    }
+
     /// The text of the cause: everything but the field.
     pub fn body(&self) -> String {
         use FieldErrorKind::{Forbidden, Internal, Required, TooLong};
         let mut text = self.kind.text().to_owned();
         if !matches!(self.kind, Required | Forbidden | TooLong | Internal) {
-            text.push_str(": ");
-            text.push_str(&go_value(&self.bad_value));
+            let shown = self.shown.clone().unwrap_or_else(|| go_value(&self.bad_value));
+            if !shown.is_empty() {
+                text.push_str(": ");
+                text.push_str(&shown);
+            }
         }
         if !self.detail.is_empty() {
             text.push_str(": ");

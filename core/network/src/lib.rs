@@ -3,14 +3,12 @@
 //! - [`pod_network`]: the pod network as the node agent sees it
 //! - [`bridge`]: a pod network of a bridge and veth links
 //! - [`proxy`]: services as nftables rules
-//! - [`dns`]: the cluster's DNS
 //! - [`error`]: what can go wrong
 //! - `nftables`: scripts for the `nft` command
 //! - `service_slices`: which service an EndpointSlice belongs to
 #![forbid(unsafe_code)]
 
 pub mod bridge;
-pub mod dns;
 pub mod error;
 #[cfg(test)]
 mod lab;
@@ -20,7 +18,6 @@ pub mod proxy;
 mod service_slices;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
-pub use dns::{ClusterDns, DnsConfig};
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
 pub use proxy::{ProxyConfig, ServiceProxy};

@@ -3,6 +3,7 @@
 mod resources;
 mod workloads;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::field::FieldErrors;
@@ -26,6 +27,10 @@ pub trait Kind: Send + Sync {
     fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
         keep_all_but_status(object, old);
     }
+
+    /// Sets the times that the server notes itself, after the preparation of a create (no old object) or of an update
+    /// through any path.
+    fn stamp(&self, _object: &mut Object, _old: Option<&Object>, _now: Timestamp) {}
 
     /// What is wrong with a new object. Metadata (names, labels, annotations, owners) has been validated by the caller.
     fn validate_create(&self, _object: &Object) -> FieldErrors {

@@ -72,6 +72,10 @@ impl Walk<'_> {
             return false;
         }
         self.shape(&field.shape, value);
+        if field.presence == Presence::Always && !field.pointer && is_collection(&field.shape) && is_empty(value) {
+            // Upstream's storage doesn't tell an empty list or map from none.
+            *value = Value::Null;
+        }
         field.presence != Presence::Value || !is_empty(value)
     }
 
@@ -100,6 +104,10 @@ impl Walk<'_> {
             },
         }
     }
+}
+
+fn is_collection(shape: &Shape) -> bool {
+    matches!(shape, Shape::List(_) | Shape::Map(_))
 }
 
 /// Why a value doesn't fit a scalar.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::services::Reservation;
 use super::validate::validate_create;
-use super::{Call, Registry, metadata, namespaces};
+use super::{Call, Registry, metadata};
 use crate::admission::Operation;
 use crate::cache::entry::Entry;
 
@@ -58,13 +58,12 @@ impl Registry {
     ) -> Result<Arc<Entry>, ApiError> {
         let resource = call.resource;
         let kind = kind_of(&resource.group, &resource.kind);
-        metadata::fill_for_create(object, Timestamp::now());
+        let now = Timestamp::now();
+        metadata::fill_for_create(object, now);
         kind.prepare_for_create(object);
+        kind.stamp(object, None, now);
         let name = str_at(object, "metadata.name").to_owned();
         let call = Call { name: &name, ..*call };
-        if namespaces::is_namespace(resource) {
-            namespaces::prepare_for_create(object);
-        }
         let errors = validate_create(resource, object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, &name, &errors));

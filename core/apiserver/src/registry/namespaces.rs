@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 use super::update::{Door, Written};
 use super::{Call, Registry, metadata};
 
-/// The finalizer of the namespace controller.
-const KUBERNETES: &str = "kubernetes";
-
 /// Whether a resource is the namespaces.
 pub fn is_namespace(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "namespaces"
@@ -19,18 +16,6 @@ pub fn is_namespace(resource: &Resource) -> bool {
 /// `spec.finalizers`.
 pub fn finalizers(object: &Object) -> Vec<&str> {
     items_at(object, "spec.finalizers").iter().filter_map(Value::as_str).collect()
-}
-
-/// A new namespace is active and held by the namespace controller.
-pub fn prepare_for_create(object: &mut Object) {
-    map_mut(object, "status").insert("phase".to_owned(), json!("Active"));
-    let spec = map_mut(object, "spec");
-    let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
-    if let Some(list) = finalizers.as_array_mut()
-        && !list.iter().any(|finalizer| finalizer == KUBERNETES)
-    {
-        list.push(json!(KUBERNETES));
-    }
 }
 
 impl Registry {

@@ -7,6 +7,7 @@ use gantry_api::field::{FieldError, FieldPath};
 use gantry_api::kinds::{keep_all_but_status, kind_of};
 use gantry_api::object::{Object, map_mut, str_at};
 use gantry_api::schema::apply_defaults;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::validate::validate_update;
@@ -136,6 +137,7 @@ impl Registry {
                 );
             }
         }
+        kind.stamp(&mut object, Some(old), Timestamp::now());
         // One that names no version is made of whatever is there.
         let version = resource_version
             .filter(|version| !matches!(version.as_str(), Some("" | "0")))
