@@ -16,6 +16,8 @@ mod nftables;
 pub mod pod_network;
 pub mod proxy;
 mod service_slices;
+#[cfg(test)]
+mod whole_node_tests;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use error::NetworkError;

@@ -181,9 +181,10 @@ impl BridgeNetwork {
         &self.bridge
     }
 
-    /// Ends the network. With `remove_everything` nothing of it is left: sandboxes, bridge, rules, files; else all
-    /// stays for the next [`BridgeNetwork::open`].
-    pub async fn close(self, remove_everything: bool) -> Result<(), NetworkError> {
+    /// Ends the network; it is of no use afterwards. With `remove_everything` nothing of it is left: sandboxes, bridge,
+    /// rules, files (kernel parameters of the whole host, such as `ip_forward`, stay on); else all stays for the next
+    /// [`BridgeNetwork::open`].
+    pub async fn close(&self, remove_everything: bool) -> Result<(), NetworkError> {
         if !remove_everything {
             return Ok(());
         }
