@@ -48,26 +48,16 @@ impl Lab {
     }
 
     fn set_up(&self) {
-        File::create(&self.outside).expect("a file to mount on");
-        let path = self.outside.clone();
-        // A thread of its own, as it stays in the other namespace.
-        thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
-            let own = Some("/proc/thread-self/ns/net");
-            mount(own, &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("the outside has a name");
-        })
-        .join()
-        .expect("the outside exists");
+        new_namespace(&self.outside);
         let outside = self.outside.display();
         sh(&format!(
             "ip link set lo up
              ip link add eth0 type veth peer name eth0p
-             nsenter --net={outside} true
              ip addr add {NODE_IP}/24 dev eth0
              ip link set eth0 up"
         ));
         let pid_file = File::open(&self.outside).expect("the outside");
-        let peer = crate::lab::index_of("eth0p");
+        let peer = index_of("eth0p");
         move_link(peer, &pid_file);
         sh(&format!(
             "nsenter --net={outside} ip link set lo up
@@ -77,6 +67,24 @@ impl Lab {
              ip -6 addr add fd00:89::2/64 dev eth0 nodad
              ip -6 route add default via fd00:89::1"
         ));
+    }
+
+    /// A machine behind what is outside, on a link of their own: 10.90.0.2, with the outside as its router.
+    pub(crate) fn behind_outside(&self) -> PathBuf {
+        let far = self.folder().join("far");
+        new_namespace(&far);
+        let outside = self.outside.clone();
+        let name = far.clone();
+        inside(&outside, move || {
+            sh("ip link add far0 type veth peer name far0p; ip addr add 10.90.0.1/24 dev far0; ip link set far0 up");
+            move_link(index_of("far0p"), &File::open(name).expect("the far end"));
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("it is a router");
+        });
+        inside(&far, || {
+            sh("ip link set lo up; ip link set far0p name eth0; ip addr add 10.90.0.2/24 dev eth0
+                ip link set eth0 up; ip route add default via 10.90.0.1");
+        });
+        far
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -91,8 +99,22 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.outside, nix::mount::MntFlags::MNT_DETACH);
+        for name in ["outside", "far"] {
+            let _ = nix::mount::umount2(&self.folder().join(name), nix::mount::MntFlags::MNT_DETACH);
+        }
     }
+}
+
+fn new_namespace(path: &Path) {
+    File::create(path).expect("a file to mount on");
+    let path = path.to_owned();
+    // A thread of its own, as it stays in the other namespace.
+    let making = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+        let own = Some("/proc/thread-self/ns/net");
+        mount(own, &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("it has a name");
+    });
+    making.join().expect("no panic");
 }
 
 fn index_of(link: &str) -> u32 {
@@ -134,12 +156,19 @@ pub(crate) fn tables() -> String {
 
 /// Runs something on a thread in another network namespace.
 pub(crate) fn inside<T: Send + 'static>(namespace: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    thread_inside(namespace, work).join().expect("no panic")
+}
+
+/// The same, without waiting for its end.
+pub(crate) fn thread_inside<T: Send + 'static>(
+    namespace: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
     let namespace = File::open(namespace).expect("the namespace is there");
-    let running = thread::spawn(move || {
+    thread::spawn(move || {
         setns(namespace, CloneFlags::CLONE_NEWNET).expect("needs root");
         work()
-    });
-    running.join().expect("no panic")
+    })
 }
 
 /// A server that answers every client with its name and the client's address, until it is dropped.

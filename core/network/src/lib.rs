@@ -2,6 +2,7 @@
 //!
 //! - [`pod_network`]: the pod network as the node agent sees it
 //! - [`bridge`]: a pod network of a bridge and veth links
+//! - [`routes`]: routes to the pods of other nodes
 //! - [`proxy`]: services as nftables rules
 //! - [`error`]: what can go wrong
 //! - `nftables`: scripts for the `nft` command
@@ -15,6 +16,7 @@ mod lab;
 mod nftables;
 pub mod pod_network;
 pub mod proxy;
+pub mod routes;
 mod service_slices;
 #[cfg(test)]
 mod whole_node_tests;
@@ -23,3 +25,4 @@ pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
 pub use proxy::{ProxyConfig, ServiceProxy};
+pub use routes::{PodRoutes, RoutesConfig};

@@ -51,10 +51,8 @@ impl Cluster {
         let config = BridgeConfig::new(lab.folder().join("network"), node_pods, pods.clone());
         let network = BridgeNetwork::open(config).await.expect("the pod network opens");
         let informers = Informers::new(client.clone());
-        let proxy = Arc::new(ServiceProxy::new(
-            &informers,
-            ProxyConfig::new(NODE, vec![lab::NODE_IP.into()], pods, services),
-        ));
+        let proxy =
+            Arc::new(ServiceProxy::new(&informers, ProxyConfig::new(NODE, vec![lab::NODE_IP.into()], pods, services)));
         let dns = Arc::new(ClusterDns::new(&informers, DnsConfig::new(NODE, ip("10.96.0.10"), network.gateways())));
         let stop = CancellationToken::new();
         let mut synced = proxy.synced();
@@ -139,9 +137,8 @@ fn a_pod_finds_services_by_name_and_reaches_them() {
             cluster.network.attach("a", &[]).await.expect("attached"),
             cluster.network.attach("b", &[]).await.expect("attached"),
         ];
-        let serve = |pod: &crate::Attachment, name| {
-            lab::serve_tcp(&pod.netns_path, SocketAddr::new(pod.ips[0], 8080), name)
-        };
+        let serve =
+            |pod: &crate::Attachment, name| lab::serve_tcp(&pod.netns_path, SocketAddr::new(pod.ips[0], 8080), name);
         let _servers = [serve(&pods[0], "a"), serve(&pods[1], "b")];
         let services: Api<Service> = cluster.api("default");
         let slices: Api<EndpointSlice> = cluster.api("default");
@@ -165,7 +162,8 @@ fn a_pod_finds_services_by_name_and_reaches_them() {
             until(move || lab::ask_tcp(Some(&netns), web).ok().filter(|answer| answer.starts_with(name)).map(drop))
         };
         answered_by("a").await;
-        let patch = json!({"endpoints": [{"addresses": [pods[1].ips[0]], "nodeName": NODE, "conditions": {"ready": true}}]});
+        let patch =
+            json!({"endpoints": [{"addresses": [pods[1].ips[0]], "nodeName": NODE, "conditions": {"ready": true}}]});
         slices.patch("web-1", &PatchParams::default(), &Patch::Merge(patch)).await.expect("another endpoint");
         let ((), took) = answered_by("b").await;
         println!("the other endpoint after {took:?}");

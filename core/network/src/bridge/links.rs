@@ -43,7 +43,7 @@ pub(super) fn host_link(ip: IpAddr) -> String {
 }
 
 /// A link by name, if there is one.
-async fn find(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
+pub(crate) async fn find(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
     match netlink.link().get().match_name(name.to_owned()).execute().try_next().await {
         Ok(link) => Ok(link),
         Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -(Errno::ENODEV as i32) => Ok(None),
@@ -51,7 +51,7 @@ async fn find(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, Netwo
     }
 }
 
-fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
+pub(crate) fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -(errno as i32))
 }
 
@@ -123,7 +123,7 @@ async fn add_address(netlink: &Handle, index: u32, address: IpNet, link: &str) -
 }
 
 /// Removes a link by name; nothing there is no failure. The peer of a veth goes with it.
-pub(super) async fn remove(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
+pub(crate) async fn remove(netlink: &Handle, name: &str) -> Result<(), NetworkError> {
     let Some(link) = find(netlink, name).await? else {
         return Ok(());
     };
@@ -148,7 +148,7 @@ pub(super) async fn ports(netlink: &Handle, bridge: u32) -> Result<Vec<String>, 
 }
 
 /// The largest packet that the node's way out takes: that of its default route's link, IPv4's first.
-pub(super) async fn outward_mtu(netlink: &Handle) -> Result<u32, NetworkError> {
+pub(crate) async fn outward_mtu(netlink: &Handle) -> Result<u32, NetworkError> {
     let queries = [
         RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
         RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),

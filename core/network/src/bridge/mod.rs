@@ -7,7 +7,7 @@
 //! - `rules`: host ports and masquerade
 
 mod addresses;
-mod links;
+pub(crate) mod links;
 mod namespaces;
 mod records;
 mod rules;
