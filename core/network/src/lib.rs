@@ -4,12 +4,14 @@
 //! - [`bridge`]: a pod network of a bridge and veth links
 //! - [`routes`]: routes to the pods of other nodes
 //! - [`proxy`]: services as nftables rules
+//! - [`dns`]: the cluster's DNS
 //! - [`error`]: what can go wrong
 //! - `nftables`: scripts for the `nft` command
 //! - `service_slices`: which service an EndpointSlice belongs to
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod dns;
 pub mod error;
 #[cfg(test)]
 mod lab;
@@ -22,6 +24,7 @@ mod service_slices;
 mod whole_node_tests;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
+pub use dns::{ClusterDns, DnsConfig};
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
 pub use proxy::{ProxyConfig, ServiceProxy};
