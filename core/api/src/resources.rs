@@ -113,6 +113,8 @@ pub struct Resource {
     pub storage: StorageKey,
     /// Stored and served, but nothing acts on its objects yet.
     pub inert: bool,
+    /// What every request on it is warned with; empty for what isn't deprecated.
+    pub deprecation: String,
 }
 
 impl Resource {
@@ -268,6 +270,8 @@ struct Row {
     inert: bool,
     storage: Option<String>,
     #[serde(default)]
+    deprecation: String,
+    #[serde(default)]
     sub: Vec<SubRow>,
 }
 
@@ -320,6 +324,7 @@ impl Row {
             subresources,
             storage,
             inert: self.inert,
+            deprecation: self.deprecation,
         }
     }
 }

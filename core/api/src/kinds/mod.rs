@@ -132,19 +132,7 @@ pub fn bump_generation_on_spec_change(object: &mut Object, old: &Object) {
 struct Plain;
 impl Kind for Plain {}
 
-/// Roles and bindings: their names may hold colons (`system:node`).
-struct Rbac;
-impl Kind for Rbac {
-    fn name_rule(&self) -> NameRule {
-        NameRule::PathSegment
-    }
-}
-
-fn fallback(group: &str) -> &'static dyn Kind {
-    if group == "rbac.authorization.k8s.io" { &Rbac } else { &Plain }
-}
-
 /// The hooks of a built-in kind.
 pub fn kind_of(group: &str, kind: &str) -> &'static dyn Kind {
-    workloads::kind_of(group, kind).or_else(|| resources::kind_of(group, kind)).unwrap_or_else(|| fallback(group))
+    workloads::kind_of(group, kind).or_else(|| resources::kind_of(group, kind)).unwrap_or(&Plain)
 }

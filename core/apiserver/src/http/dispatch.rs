@@ -70,7 +70,15 @@ async fn guarded(
     let (labels, fields) = selectors(info, query.as_deref());
     server.authorization.check(&attributes(&user, info, &labels, &fields)).map_err(plain)?;
     if info.is_resource {
-        resource_request(server, parts, body, info, &user).await
+        let answer = resource_request(server, parts, body, info, &user).await;
+        match server.table.get(&info.group, &info.version, &info.resource) {
+            Some(resource) if !resource.deprecation.is_empty() => {
+                let mut response = answer.unwrap_or_else(|(error, shown)| response::error(&error, shown));
+                response::warn_first(&mut response, &resource.deprecation);
+                Ok(response)
+            }
+            _ => answer,
+        }
     } else {
         other_request(server, &parts, info, &user).map_err(plain)
     }

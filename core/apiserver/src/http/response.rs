@@ -69,6 +69,16 @@ pub fn error(error: &ApiError, representation: Option<Representation>) -> Respon
     response
 }
 
+/// Adds a warning before those that are there.
+pub fn warn_first(response: &mut Response<Body>, warning: &str) {
+    let others: Vec<HeaderValue> = response.headers().get_all(WARNING).iter().cloned().collect();
+    response.headers_mut().remove(WARNING);
+    add_warnings(response, &[warning.to_owned()]);
+    for other in others {
+        response.headers_mut().append(WARNING, other);
+    }
+}
+
 /// Adds warnings for the client, each once.
 pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
     let mut seen: Vec<&String> = Vec::new();

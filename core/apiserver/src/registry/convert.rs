@@ -1,7 +1,8 @@
 //! Resources that show objects stored in another group or version: events in two groups, autoscalers in two versions.
 
 use gantry_api::object::Object;
-use gantry_api::resources::Resource;
+use gantry_api::resources::{Resource, ResourceTable};
+use gantry_api::schema::normalize;
 use serde_json::{Map, Value, json};
 
 /// The fields of `v1` events and their names in `events.k8s.io/v1`.
@@ -34,6 +35,7 @@ pub fn to_storage(resource: &Resource, object: &mut Object) {
         _ => {}
     }
     retype(object, &gantry_api::resources::group_version(&resource.storage.group, &resource.storage.version));
+    normalize(ResourceTable::builtin().storage_of(resource), object);
 }
 
 /// Turns a stored object into the resource's version.
@@ -49,6 +51,7 @@ pub fn from_storage(resource: &Resource, object: &mut Object) {
         _ => {}
     }
     retype(object, &resource.api_version());
+    normalize(resource, object);
 }
 
 fn retype(object: &mut Object, api_version: &str) {

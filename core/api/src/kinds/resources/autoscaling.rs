@@ -61,7 +61,12 @@ impl Kind for HorizontalPodAutoscaler {
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
-        map_mut(object, "").remove("status");
+        let empty = if str_at(object, "apiVersion") == "autoscaling/v1" {
+            json!({"currentReplicas": 0, "desiredReplicas": 0})
+        } else {
+            json!({"desiredReplicas": 0, "currentMetrics": null})
+        };
+        map_mut(object, "").insert("status".to_owned(), empty);
     }
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
