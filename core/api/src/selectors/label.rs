@@ -164,7 +164,8 @@ impl LabelSelector {
         Self::of(labels.into_iter().map(requirement).collect())
     }
 
-    fn of(mut requirements: Vec<Requirement>) -> Self {
+    /// Selects what meets all of these.
+    pub fn of(mut requirements: Vec<Requirement>) -> Self {
         requirements.sort_by(|one, other| one.key.cmp(&other.key));
         Self { nothing: false, requirements }
     }
