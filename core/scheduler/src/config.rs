@@ -228,6 +228,12 @@ impl Profile {
         Ok(Self { name: config.name.clone(), filters, weights, policy: config.policy.clone() })
     }
 
+    /// With one plugin's filter and no scores.
+    pub fn only(plugin: Plugin) -> Self {
+        let filters = PluginSet::default().with(plugin);
+        Self { name: String::new(), filters, weights: [0; crate::plugin::ALL.len()], policy: None }
+    }
+
     /// What a plugin's score weighs; 0: it isn't asked.
     pub fn weight(&self, plugin: Plugin) -> i64 {
         self.weights[plugin as usize]
