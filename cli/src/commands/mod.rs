@@ -1,8 +1,10 @@
 //! The commands.
 //!
 //! - [`apiserver`]: the API server alone
+//! - [`scheduler`]: the scheduler alone
 
 pub mod apiserver;
+pub mod scheduler;
 
 use std::process::ExitCode;
 
@@ -14,12 +16,15 @@ use clap::Subcommand;
 pub enum Command {
     /// Run the API server alone
     Apiserver(apiserver::Args),
+    /// Run the scheduler alone
+    Scheduler(scheduler::Args),
 }
 
 /// Runs a command; the answer is the process's exit code.
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Apiserver(args) => serve(apiserver::run(args)),
+        Command::Scheduler(args) => serve(scheduler::run(args)),
     }
 }
 

@@ -34,6 +34,11 @@ pub mod run;
 pub mod shape;
 pub mod volumes;
 
+#[cfg(test)]
+mod decision_tests;
+#[cfg(test)]
+mod simulation;
+
 pub use config::{PolicyConfig, SchedulerConfig};
 pub use policy::PolicyProvider;
 pub use run::Scheduler;
