@@ -132,11 +132,7 @@ impl Default for SchedulerConfig {
         Self {
             profiles: vec![
                 ProfileConfig { name: DEFAULT_SCHEDULER.to_owned(), ..ProfileConfig::default() },
-                ProfileConfig {
-                    name: "bin-pack".to_owned(),
-                    policy: Some(bin_pack),
-                    ..ProfileConfig::default()
-                },
+                ProfileConfig { name: "bin-pack".to_owned(), policy: Some(bin_pack), ..ProfileConfig::default() },
             ],
             initial_backoff_ms: 1_000,
             max_backoff_ms: 10_000,
@@ -193,10 +189,8 @@ impl Profile {
     /// Of settings.
     pub fn of(config: &ProfileConfig) -> Result<Self, ConfigError> {
         let plugin = |name: &String| {
-            Plugin::from_name(name).ok_or_else(|| ConfigError::UnknownPlugin {
-                profile: config.name.clone(),
-                plugin: name.clone(),
-            })
+            Plugin::from_name(name)
+                .ok_or_else(|| ConfigError::UnknownPlugin { profile: config.name.clone(), plugin: name.clone() })
         };
         let mut filters = PluginSet::ALL;
         let mut weights = crate::plugin::ALL.map(|plugin| i64::from(plugin.default_weight()));
@@ -276,7 +270,8 @@ mod tests {
         let profile = Profile::of(&config.profiles[0]).expect("a profile");
         assert_eq!((config.initial_backoff_ms, config.max_backoff_ms), (1000, 2000));
         assert!(!profile.filters(Plugin::ImageLocality) && profile.filters(Plugin::NodeResourcesFit));
-        let weights = [Plugin::NodeResourcesFit, Plugin::TaintToleration, Plugin::Policy].map(|one| profile.weight(one));
+        let weights =
+            [Plugin::NodeResourcesFit, Plugin::TaintToleration, Plugin::Policy].map(|one| profile.weight(one));
         assert_eq!(weights, [0, 7, 5]);
         assert_eq!(profile.policy.map(|policy| policy.on_failure), Some(OnPolicyFailure::Retry));
     }

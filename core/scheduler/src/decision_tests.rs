@@ -14,9 +14,7 @@ use crate::policy::PolicyProvider;
 
 /// A provider of no policies.
 pub fn no_policies() -> PolicyProvider {
-    Arc::new(|config| {
-        Err(PluginError::Component { plugin: config.plugin.clone(), reason: "not installed".to_owned() })
-    })
+    Arc::new(|config| Err(PluginError::Component { plugin: config.plugin.clone(), reason: "not installed".to_owned() }))
 }
 
 /// An engine of the default settings.
@@ -86,8 +84,7 @@ fn message(nodes: &[Node], others: &[Arc<Pod>], next: Arc<Pod>) -> String {
 
 const UNHELPFUL: &str =
     " no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-const NO_VICTIMS: &str =
-    " no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NO_VICTIMS: &str = " no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 
 #[test]
 fn one_node_refuses_in_upstreams_words() {
@@ -108,7 +105,9 @@ fn one_node_refuses_in_upstreams_words() {
     };
     let labelled = || on_n(json!({"metadata": {"labels": {"app": "a"}}}));
     let none = json!({});
-    let cases: Vec<(Value, Vec<Arc<Pod>>, Value, &str, &str)> = vec![
+    // The node, pods on it, the next pod, what the filters say, what preemption says.
+    type Case = (Value, Vec<Arc<Pod>>, Value, &'static str, &'static str);
+    let cases: Vec<Case> = vec![
         (none.clone(), vec![], json!({"spec": {"containers": cpu("1000")}}), "1 Insufficient cpu.", UNHELPFUL),
         (
             none.clone(),
@@ -210,7 +209,8 @@ fn reasons_of_several_nodes_are_counted() {
         node("b", json!({})),
         node("c", json!({"status": {"allocatable": {"cpu": "1"}}})),
     ];
-    let more = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "5Gi"}}}]}});
+    let more =
+        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "3", "memory": "5Gi"}}}]}});
     let expect = "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu, 2 Insufficient memory. \
         no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
     assert_eq!(message(&nodes, &[], pod("p", more)), expect);
@@ -235,10 +235,10 @@ fn a_lesser_pod_must_go_for_a_more_important_one() {
     assert!(engine.next(5_000).is_none(), "it isn't tried again before its victims have been told to go");
     // They have been told: it is tried at once, and waits for the one that is ending.
     let mut ending = (*low).clone();
-    ending.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-        jiff::Timestamp::UNIX_EPOCH,
-    ));
-    let condition = json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]});
+    ending.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+    let condition =
+        json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]});
     ending.status = Some(serde_json::from_value(condition).expect("a status"));
     engine.apply_pod(Arc::new(ending), 10);
     engine.victims_told("top");
@@ -280,7 +280,11 @@ fn never_and_budgets_limit_preemption() {
     engine.budgets.apply(&serde_json::from_value(budget).expect("a budget"));
     let never = json!({"spec": {"priority": 9, "preemptionPolicy": "Never", "containers": cpu("1")}});
     let refusal = refused(&mut engine, pod("never", never), 0);
-    assert!(refusal.message.ends_with("preemption: not eligible due to preemptionPolicy=Never."), "{}", refusal.message);
+    assert!(
+        refusal.message.ends_with("preemption: not eligible due to preemptionPolicy=Never."),
+        "{}",
+        refusal.message
+    );
     let top = json!({"spec": {"priority": 9, "containers": cpu("1")}});
     let refusal = refused(&mut engine, pod("top", top), 0);
     assert_eq!(refusal.nominate.as_deref(), Some("b"), "the budget protects the pod on the other node");
@@ -358,9 +362,7 @@ fn a_failed_binding_gives_the_room_back() {
 
 #[test]
 fn claims_that_wait_are_bound_or_made_for_the_node() {
-    let class = |name: &str, provisioner: &str| {
-        json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"})
-    };
+    let class = |name: &str, provisioner: &str| json!({"metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": "WaitForFirstConsumer"});
     let claim = |name: &str, class: &str| {
         json!({"metadata": {"namespace": "d", "name": name, "uid": name}, "spec": {"storageClassName": class,
             "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
@@ -372,7 +374,7 @@ fn claims_that_wait_are_bound_or_made_for_the_node() {
                 {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}}})
     };
     let mut engine = engine();
-    ["a", "b"].map(|name| engine.apply_node(&node(name, json!({})), 0));
+    ["a", "b"].iter().for_each(|name| engine.apply_node(&node(name, json!({})), 0));
     let cluster = &mut engine.cluster;
     for class in [class("local", "kubernetes.io/no-provisioner"), class("made", "x.example")] {
         cluster.storage.apply_class(&serde_json::from_value(class).expect("a class"), &mut cluster.atoms);
@@ -384,9 +386,8 @@ fn claims_that_wait_are_bound_or_made_for_the_node() {
         let volume = Arc::new(serde_json::from_value(volume).expect("a volume"));
         cluster.storage.apply_volume(volume, &mut cluster.atoms);
     }
-    let uses = |claim: &str| {
-        json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}})
-    };
+    let uses =
+        |claim: &str| json!({"spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}});
     let first = placed(&mut engine, pod("p1", uses("c1")), 0);
     assert_eq!((first.node.as_str(), first.volumes.bind.len()), ("b", 1));
     assert_eq!(first.volumes.bind[0].0, "fit", "the smallest that is large enough");
@@ -428,10 +429,19 @@ impl Policy for Fullest {
         }
     }
 
-    fn filter_and_score(&self, pod: &PolicyPod<'_>, candidates: &[Row], scores: &mut Vec<i64>) -> Result<(), PluginError> {
+    fn filter_and_score(
+        &self,
+        pod: &PolicyPod<'_>,
+        candidates: &[Row],
+        scores: &mut Vec<i64>,
+    ) -> Result<(), PluginError> {
         scores.clear();
         if self.fails {
-            return Err(PluginError::Trap { plugin: "bin-pack".to_owned(), call: "filter-and-score", reason: "x".to_owned() });
+            return Err(PluginError::Trap {
+                plugin: "bin-pack".to_owned(),
+                call: "filter-and-score",
+                reason: "x".to_owned(),
+            });
         }
         let unliked = pod.wishes.iter().any(|wish| wish.key == "nowhere");
         let requested = self.requested.lock();
@@ -448,7 +458,7 @@ fn with_policy(fails: bool, on_failure: OnPolicyFailure) -> Engine {
     }
     let provider: PolicyProvider = Arc::new(move |_| Ok(Arc::new(Fullest { fails, ..Fullest::default() })));
     let mut engine = Engine::new(&config, provider, 1).expect("settings");
-    ["a", "b", "c"].map(|name| engine.apply_node(&node(name, json!({})), 0));
+    ["a", "b", "c"].iter().for_each(|name| engine.apply_node(&node(name, json!({})), 0));
     engine
 }
 

@@ -192,7 +192,8 @@ impl Engine {
                 }
                 Some((shape, ..)) if shape == now => {
                     // Pods that are being deleted no longer count for a spread.
-                    if terminating && before.is_some_and(|(_, _, before)| !before)
+                    if terminating
+                        && before.is_some_and(|(_, _, before)| !before)
                         && let Some(shape) = self.cluster.shapes.get(now).cloned()
                         && !shape.labels.is_empty()
                     {
@@ -422,9 +423,9 @@ impl Engine {
         let others: Vec<&Arc<Shape>> = waiting.iter().filter_map(|id| self.cluster.shapes.get(*id)).collect();
         let profile = &self.profiles[queued.profile].0;
         if profile.filters(Plugin::NodePorts)
-            && others.iter().any(|other| {
-                other.ports.iter().any(|used| shape.ports.iter().any(|wanted| wanted.conflicts(used)))
-            })
+            && others
+                .iter()
+                .any(|other| other.ports.iter().any(|used| shape.ports.iter().any(|wanted| wanted.conflicts(used))))
         {
             return Some(ports_failure());
         }
@@ -440,8 +441,7 @@ impl Engine {
                 }
             }
             let pods = i64::try_from(others.len() + 1).unwrap_or(i64::MAX);
-            let free =
-                self.cluster.allocatable(ResourceId::PODS, row) - self.cluster.requested(ResourceId::PODS, row);
+            let free = self.cluster.allocatable(ResourceId::PODS, row) - self.cluster.requested(ResourceId::PODS, row);
             if pods > free {
                 reasons.push("Too many pods".to_owned());
             }

@@ -7,8 +7,8 @@ use crate::cluster::node::NodeChange;
 use crate::local::{facts_failure, resources_lack};
 use crate::plugin::{Plugin, PluginSet};
 use crate::resources::ResourceId;
-use crate::shape::{PodTerm, Shape};
 use crate::shape::selectors::selects;
+use crate::shape::{PodTerm, Shape};
 
 /// Something that happened in the cluster.
 #[derive(Clone, Debug)]
@@ -84,7 +84,9 @@ fn node_helps(cluster: &Cluster, change: NodeChange, shape: &Shape, plugin: Plug
         Plugin::NodeAffinity => (change.added || change.labels) && says_yes(),
         Plugin::NodeResourcesFit => {
             let lack = resources_lack(cluster, shape, change.row, &Default::default());
-            (change.added || change.grown) && !lack.unresolvable && cluster.allocatable(ResourceId::PODS, change.row) > 0
+            (change.added || change.grown)
+                && !lack.unresolvable
+                && cluster.allocatable(ResourceId::PODS, change.row) > 0
         }
         Plugin::NodePorts | Plugin::NodeVolumeLimits => change.added,
         Plugin::VolumeBinding | Plugin::VolumeZone | Plugin::InterPodAffinity => change.added || change.labels,

@@ -180,8 +180,7 @@ pub fn balanced(capacity: (i64, i64), requested: (i64, i64)) -> i64 {
 
 /// The weighted sum of the scores that depend on one node alone and aren't normalised, without images.
 pub fn allocation_score(cluster: &Cluster, shape: &Shape, profile: &Profile, row: Row) -> i64 {
-    let capacity =
-        (cluster.allocatable(ResourceId::CPU, row), cluster.allocatable(ResourceId::MEMORY, row));
+    let capacity = (cluster.allocatable(ResourceId::CPU, row), cluster.allocatable(ResourceId::MEMORY, row));
     let mut score = 0;
     let weight = profile.weight(Plugin::NodeResourcesFit);
     if weight != 0 {

@@ -218,9 +218,8 @@ impl PolicySlot {
             meta.labels.iter().flatten().map(|(key, value)| PodLabel { key, value }).collect();
         let prefix = wish_prefix(policy.name());
         let annotations = meta.annotations.iter().flatten();
-        let wishes: Vec<PodLabel<'_>> = annotations
-            .filter_map(|(key, value)| Some(PodLabel { key: key.strip_prefix(&prefix)?, value }))
-            .collect();
+        let wishes: Vec<PodLabel<'_>> =
+            annotations.filter_map(|(key, value)| Some(PodLabel { key: key.strip_prefix(&prefix)?, value })).collect();
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let asked = contract::Pod {
             namespace: meta.namespace.as_deref().unwrap_or_default(),

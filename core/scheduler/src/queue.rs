@@ -173,9 +173,8 @@ impl Queue {
         let uid = match self.active.first() {
             Some((.., uid)) => uid.clone(),
             None => {
-                let early = |(_, _, uid): &&(u64, u64, Arc<str>)| {
-                    self.pods.get(uid).is_some_and(|pod| !pod.after_error)
-                };
+                let early =
+                    |(_, _, uid): &&(u64, u64, Arc<str>)| self.pods.get(uid).is_some_and(|pod| !pod.after_error);
                 self.backoff.iter().find(early)?.2.clone()
             }
         };
@@ -222,9 +221,10 @@ impl Queue {
 
     /// A pod's victims are going: it is tried at once.
     pub fn activate(&mut self, uid: &str) {
-        let waits = self.pods.get(uid).is_some_and(|pod| {
-            matches!(pod.place, Place::Unschedulable | Place::Backoff { .. } | Place::InFlight)
-        });
+        let waits = self
+            .pods
+            .get(uid)
+            .is_some_and(|pod| matches!(pod.place, Place::Unschedulable | Place::Backoff { .. } | Place::InFlight));
         if waits {
             self.take_out(uid);
             self.put(uid, Place::Active);
@@ -239,9 +239,7 @@ impl Queue {
         let helped: Vec<(ShapeId, PluginSet)> = self
             .unschedulable
             .keys()
-            .filter(|(shape, by)| {
-                cluster.shapes.get(*shape).is_none_or(|shape| may_help(cluster, event, shape, *by))
-            })
+            .filter(|(shape, by)| cluster.shapes.get(*shape).is_none_or(|shape| may_help(cluster, event, shape, *by)))
             .copied()
             .collect();
         for group in helped {

@@ -20,7 +20,7 @@ const APPS: [&str; 3] = ["x", "y", "z"];
 
 fn any_node(random: &mut StdRng, at: usize) -> Node {
     let taints = if random.random_bool(0.2) {
-        json!([{"key": "k", "value": "v", "effect": ["NoSchedule", "PreferNoSchedule"][random.random_range(0..2)]}])
+        json!([{"key": "k", "value": "v", "effect": (["NoSchedule", "PreferNoSchedule"][random.random_range(0..2)])}])
     } else {
         json!([])
     };
@@ -29,11 +29,14 @@ fn any_node(random: &mut StdRng, at: usize) -> Node {
         labels.insert("topology.kubernetes.io/zone".to_owned(), ZONES[random.random_range(0..3)].to_owned());
     }
     let cpu = format!("{}", random.random_range(1..5));
-    node(&format!("n{at}"), json!({
-        "metadata": {"labels": labels},
-        "spec": {"taints": taints, "unschedulable": random.random_bool(0.1)},
-        "status": {"allocatable": {"cpu": cpu, "pods": "6"}},
-    }))
+    node(
+        &format!("n{at}"),
+        json!({
+            "metadata": {"labels": labels},
+            "spec": {"taints": taints, "unschedulable": random.random_bool(0.1)},
+            "status": {"allocatable": {"cpu": cpu, "pods": "6"}},
+        }),
+    )
 }
 
 fn any_pod(random: &mut StdRng, at: usize) -> Arc<Pod> {
@@ -46,7 +49,7 @@ fn any_pod(random: &mut StdRng, at: usize) -> Arc<Pod> {
         spec["tolerations"] = json!([{"key": "k", "operator": "Exists"}]);
     }
     if random.random_bool(0.2) {
-        spec["nodeSelector"] = json!({"topology.kubernetes.io/zone": ZONES[random.random_range(0..3)]});
+        spec["nodeSelector"] = json!({"topology.kubernetes.io/zone": (ZONES[random.random_range(0..3)])});
     }
     if random.random_bool(0.2) {
         spec["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 8000 + random.random_range(0..2)}]);
@@ -60,7 +63,7 @@ fn any_pod(random: &mut StdRng, at: usize) -> Arc<Pod> {
                 "labelSelector": selector}]);
         }
         1 => {
-            let term = json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": APPS[random.random_range(0..3)]}}});
+            let term = json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": (APPS[random.random_range(0..3)])}}});
             let kind = ["podAffinity", "podAntiAffinity"][random.random_range(0..2)];
             spec["affinity"] = json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
         }
@@ -104,7 +107,11 @@ fn milli(pod: &Value) -> i64 {
 }
 
 fn ports(pod: &Value) -> Vec<i64> {
-    list(pod, &["spec", "containers"]).iter().flat_map(|one| list(one, &["ports"])).filter_map(|port| port["hostPort"].as_i64()).collect()
+    list(pod, &["spec", "containers"])
+        .iter()
+        .flat_map(|one| list(one, &["ports"]))
+        .filter_map(|port| port["hostPort"].as_i64())
+        .collect()
 }
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -148,9 +155,10 @@ impl World {
             let key = constraint["topologyKey"].as_str().unwrap_or_default();
             let Some(value) = label(node, key) else { return false };
             let wanted = pod["spec"]["nodeSelector"].as_object();
-            let eligible = self.nodes.iter().filter(|node| {
-                wanted.into_iter().flatten().all(|(key, value)| label(node, key) == value.as_str())
-            });
+            let eligible = self
+                .nodes
+                .iter()
+                .filter(|node| wanted.into_iter().flatten().all(|(key, value)| label(node, key) == value.as_str()));
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for eligible in eligible {
                 let Some(domain) = label(eligible, key) else { continue };
@@ -243,7 +251,11 @@ fn live(seed: u64, steps: usize) {
             .collect();
         match engine.next(0) {
             Some(Decision::Place(placement)) => {
-                assert!(fitting.contains(&placement.node.as_str()), "seed {seed} step {step}: {} for {value}, of {fitting:?}", placement.node);
+                assert!(
+                    fitting.contains(&placement.node.as_str()),
+                    "seed {seed} step {step}: {} for {value}, of {fitting:?}",
+                    placement.node
+                );
                 if random.random_bool(0.1) {
                     engine.binding_ended(&placement, Some("no".to_owned()), 0);
                     engine.remove_pod(&placement.uid, 0);
@@ -258,7 +270,11 @@ fn live(seed: u64, steps: usize) {
                 }
             }
             Some(Decision::Refuse(refusal)) => {
-                assert!(fitting.is_empty(), "seed {seed} step {step}: {} though {fitting:?} fit {value}", refusal.message);
+                assert!(
+                    fitting.is_empty(),
+                    "seed {seed} step {step}: {} though {fitting:?} fit {value}",
+                    refusal.message
+                );
                 engine.remove_pod(&refusal.uid, 0);
             }
             None => panic!("seed {seed} step {step}: the pod was not looked at"),
@@ -282,13 +298,13 @@ proptest! {
         for at in 0..3 {
             cluster.apply_node(&any_node(&mut random, at));
         }
-        let amounts = |cluster: &Cluster| -> Vec<(i64, i64, i64, (i64, i64), usize)> {
+        let amounts = |cluster: &Cluster| {
             (0..3)
                 .map(|row| {
                     let of = |resource| cluster.requested(resource, row);
                     (of(ResourceId::CPU), of(ResourceId::MEMORY), of(ResourceId::PODS), cluster.scored(row), cluster.shapes_on(row).len())
                 })
-                .collect()
+                .collect::<Vec<_>>()
         };
         for at in 0..5 {
             cluster.place_pod(any_pod(&mut random, at), &format!("n{}", at % 3), false);

@@ -21,8 +21,7 @@ const NO_SPACE: &str = "node(s) did not have enough free storage";
 const VOLUME_GONE: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const ZONE_CONFLICT: &str = "node(s) had no available volume zone";
 const TOO_MANY: &str = "node(s) exceed max volume count";
-const IN_USE: &str =
-    "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
 
 /// A claim that waits for its first consumer.
 #[derive(Clone, Debug)]
@@ -89,9 +88,7 @@ impl VolumeNeeds {
                     continue;
                 }
                 return refuse(if reference.ephemeral {
-                    format!(
-                        "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
-                    )
+                    format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\"")
                 } else {
                     format!("persistentvolumeclaim \"{name}\" not found")
                 });

@@ -195,10 +195,7 @@ impl Cluster {
     /// CPU and memory of the pods on a row as scores count them.
     pub fn scored(&self, row: Row) -> (i64, i64) {
         let at = row as usize;
-        (
-            self.scored_milli_cpu.get(at).copied().unwrap_or(0),
-            self.scored_memory_bytes.get(at).copied().unwrap_or(0),
-        )
+        (self.scored_milli_cpu.get(at).copied().unwrap_or(0), self.scored_memory_bytes.get(at).copied().unwrap_or(0))
     }
 
     /// The shapes on a row.

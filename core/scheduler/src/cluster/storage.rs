@@ -259,8 +259,8 @@ impl Storage {
                     }
                 }
                 None => {
-                    let available = volume.object.status.as_ref().and_then(|status| status.phase.as_deref())
-                        == Some("Available");
+                    let available =
+                        volume.object.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Available");
                     let has = |mode: &String| spec.access_modes.iter().flatten().any(|known| known == mode);
                     let labels = labels_of(volume.object.metadata.labels.as_ref());
                     if available
@@ -276,9 +276,7 @@ impl Storage {
         if !own.is_empty() {
             return own;
         }
-        found.sort_by(|one, other| {
-            (one.0, &one.1.object.metadata.name).cmp(&(other.0, &other.1.object.metadata.name))
-        });
+        found.sort_by(|one, other| (one.0, &one.1.object.metadata.name).cmp(&(other.0, &other.1.object.metadata.name)));
         found.into_iter().map(|(_, volume)| volume).collect()
     }
 }

@@ -29,10 +29,9 @@ impl ClassFailure {
                 Plugin::PodTopologySpread,
                 "node(s) didn't match pod topology spread constraints (missing required label)",
             ),
-            Self::Spread => Failure::resolvable(
-                Plugin::PodTopologySpread,
-                "node(s) didn't match pod topology spread constraints",
-            ),
+            Self::Spread => {
+                Failure::resolvable(Plugin::PodTopologySpread, "node(s) didn't match pod topology spread constraints")
+            }
             Self::Near => Failure::unresolvable(Plugin::InterPodAffinity, "node(s) didn't match pod affinity rules"),
             Self::Far => Failure::resolvable(Plugin::InterPodAffinity, "node(s) didn't match pod anti-affinity rules"),
             Self::FarFromUs => Failure::resolvable(
@@ -197,7 +196,8 @@ impl Ranking {
                 return Some(ClassFailure::Spread);
             }
         }
-        let of = |counted: Counted| terms.counters.iter().enumerate().filter(move |(_, known)| known.counted == counted);
+        let of =
+            |counted: Counted| terms.counters.iter().enumerate().filter(move |(_, known)| known.counted == counted);
         let mut near = true;
         for (at, counter) in of(Counted::Near) {
             if values.domain(counter.slot) == 0 {
@@ -206,12 +206,11 @@ impl Ranking {
             near &= values.number(at) > 0;
         }
         // The first of pods that want to be near to each other may be anywhere.
-        if !near && !(near_total == 0 && terms.own_near) {
+        let first = near_total == 0 && terms.own_near;
+        if !(near || first) {
             return Some(ClassFailure::Near);
         }
-        for (counted, failure) in
-            [(Counted::Far, ClassFailure::Far), (Counted::FarFromUs, ClassFailure::FarFromUs)]
-        {
+        for (counted, failure) in [(Counted::Far, ClassFailure::Far), (Counted::FarFromUs, ClassFailure::FarFromUs)] {
             if of(counted).any(|(at, counter)| values.domain(counter.slot) != 0 && values.number(at) > 0) {
                 return Some(failure);
             }

@@ -21,8 +21,8 @@ use crate::config::Profile;
 use crate::failure::{Failure, FailureId, Failures};
 use crate::interner::Atom;
 use crate::local::{
-    Lack, Removed, affinity_wish, allocation_score, facts_failure, image_score, lack_failure, ports_failure, ports_free,
-    resources_lack, taint_wish,
+    Lack, Removed, affinity_wish, allocation_score, facts_failure, image_score, lack_failure, ports_failure,
+    ports_free, resources_lack, taint_wish,
 };
 use crate::plugin::Plugin;
 use crate::shape::Shape;
@@ -151,7 +151,8 @@ impl Ranking {
         self.position = log.position();
         for (at, (row, facts)) in changed.iter().enumerate() {
             // A row that changed several times is looked at once.
-            let again = changed.len() <= 64 && changed[at + 1..].iter().any(|(later, more)| later == row && more >= facts);
+            let again =
+                changed.len() <= 64 && changed[at + 1..].iter().any(|(later, more)| later == row && more >= facts);
             if !again {
                 self.refresh(cluster, failures, *row, *facts);
             }
@@ -353,7 +354,11 @@ impl Ranking {
     fn counted_by(&self, cluster: &Cluster, row: Row) -> u32 {
         let Some(facts) = cluster.facts(row) else { return 0 };
         let has = |hard: bool| {
-            self.terms.spreads.iter().filter(|spread| spread.hard == hard).all(|spread| facts.label(spread.key).is_some())
+            self.terms
+                .spreads
+                .iter()
+                .filter(|spread| spread.hard == hard)
+                .all(|spread| facts.label(spread.key).is_some())
         };
         let labels = [has(false) || !self.terms.all_labels, has(true)];
         let mut bits = 0;

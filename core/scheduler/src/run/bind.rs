@@ -108,7 +108,9 @@ async fn wait_until_bound(client: &Client, claim: &ClaimKey, placement: &Placeme
     let node = placement.node.clone();
     let settled = move |claim: Option<&PersistentVolumeClaim>| match claim {
         None => true,
-        Some(claim) => is_bound(claim) || claim.metadata.deletion_timestamp.is_some() || (provisioned && !selects(claim, &node)),
+        Some(claim) => {
+            is_bound(claim) || claim.metadata.deletion_timestamp.is_some() || (provisioned && !selects(claim, &node))
+        }
     };
     let seen = await_condition(claims, name, settled).await;
     let seen = seen.map_err(|error| format!("wait for claim {namespace}/{name}: {error}"))?;

@@ -73,11 +73,8 @@ impl Scheduler {
             return self.lead(cancel).await;
         }
         let identity = format!("{}_{:016x}", host_name(), rand::rng().next_u64());
-        let election = LeaderElection {
-            namespace: "kube-system".to_owned(),
-            name: "kube-scheduler".to_owned(),
-            identity,
-        };
+        let election =
+            LeaderElection { namespace: "kube-system".to_owned(), name: "kube-scheduler".to_owned(), identity };
         let elector = LeaderElector::new(self.informers.client().clone(), election);
         let mut result = Ok(());
         let lost = elector.run(cancel, async |lost| result = self.lead(lost).await).await;
@@ -248,5 +245,6 @@ fn shorten(message: &str) -> String {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "gantry".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "gantry".to_owned(), |name| name.trim().to_owned())
 }

@@ -31,10 +31,13 @@ struct Waiting {
     arrived: Notify,
 }
 
+/// Resolves when an informer has held all that there was at the start.
+type Synced = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The watches of a scheduler; they end with it.
 pub struct Watching {
     waiting: Arc<Waiting>,
-    synced: Vec<Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>>,
+    synced: Vec<Synced>,
     _informers: Vec<Arc<dyn Any + Send + Sync>>,
 }
 

@@ -102,9 +102,7 @@ impl PodTerm {
         let here = self.namespaces.iter().any(|namespace| **namespace == *shape.namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
                 selector.is_everything()
-                    || namespaces
-                        .namespace_labels(&shape.namespace)
-                        .is_some_and(|labels| selects(selector, labels))
+                    || namespaces.namespace_labels(&shape.namespace).is_some_and(|labels| selects(selector, labels))
             });
         here && selects(&self.selector, &shape.labels)
     }
@@ -189,9 +187,10 @@ impl Shape {
             ..Self::default()
         };
         shape.read_containers(spec.containers.iter().chain(spec.init_containers.iter().flatten()), atoms);
-        let listening = spec.containers.iter().chain(
-            spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always")),
-        );
+        let listening = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten().filter(|one| one.restart_policy.as_deref() == Some("Always")));
         shape.ports = listening.flat_map(host_ports).collect();
         for volume in spec.volumes.iter().flatten() {
             if let Some(claim) = &volume.persistent_volume_claim {
@@ -263,12 +262,7 @@ impl Spread {
             hard: constraint.when_unsatisfiable == "DoNotSchedule",
             honor_affinity: constraint.node_affinity_policy.as_deref().unwrap_or("Honor") == "Honor",
             honor_taints: constraint.node_taints_policy.as_deref().unwrap_or("Ignore") == "Honor",
-            selector: with_keys(
-                constraint.label_selector.as_ref(),
-                pod,
-                constraint.match_label_keys.as_deref(),
-                None,
-            ),
+            selector: with_keys(constraint.label_selector.as_ref(), pod, constraint.match_label_keys.as_deref(), None),
         }
     }
 }

@@ -143,15 +143,11 @@ pub fn terms_of(selector: &NodeSelector, atoms: &mut Interner) -> Vec<NodeTerm> 
 
 impl NodeRequirement {
     /// Of a pod.
-    pub fn of(
-        selector: Option<&BTreeMap<String, String>>,
-        affinity: Option<&Affinity>,
-        atoms: &mut Interner,
-    ) -> Self {
-        let selector = selector.into_iter().flatten().map(|(key, value)| Condition {
-            key: atoms.intern(key),
-            test: Test::In(vec![atoms.intern(value)]),
-        });
+    pub fn of(selector: Option<&BTreeMap<String, String>>, affinity: Option<&Affinity>, atoms: &mut Interner) -> Self {
+        let selector = selector
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| Condition { key: atoms.intern(key), test: Test::In(vec![atoms.intern(value)]) });
         let selector = selector.collect();
         let required = affinity
             .and_then(|affinity| affinity.node_affinity.as_ref())

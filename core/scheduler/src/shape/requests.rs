@@ -157,14 +157,29 @@ mod tests {
     fn containers_are_summed_and_init_containers_taken_at_their_peak() {
         let none = || json!({});
         check(json!({"containers": [{"name": "a"}]}), none(), &[], (100, 200));
-        check(json!({"containers": [container("a", "1"), container("b", "500m")]}), none(), &[("cpu", 1500)], (1500, 400));
+        check(
+            json!({"containers": [container("a", "1"), container("b", "500m")]}),
+            none(),
+            &[("cpu", 1500)],
+            (1500, 400),
+        );
         let init = json!({"containers": [container("a", "1")], "initContainers": [container("i", "3")]});
         check(init, none(), &[("cpu", 3000)], (3000, 200));
         // A sidecar runs beside the containers and beside later init containers, not beside earlier ones.
         let later = [sidecar("s", "1"), container("i", "3")];
-        check(json!({"containers": [container("a", "1")], "initContainers": later}), none(), &[("cpu", 4000)], (4000, 400));
+        check(
+            json!({"containers": [container("a", "1")], "initContainers": later}),
+            none(),
+            &[("cpu", 4000)],
+            (4000, 400),
+        );
         let earlier = [container("i", "3"), sidecar("s", "1")];
-        check(json!({"containers": [container("a", "1")], "initContainers": earlier}), none(), &[("cpu", 3000)], (3000, 400));
+        check(
+            json!({"containers": [container("a", "1")], "initContainers": earlier}),
+            none(),
+            &[("cpu", 3000)],
+            (3000, 400),
+        );
         let overhead = json!({"containers": [container("a", "1")], "overhead": {"cpu": "250m", "memory": "1Mi"}});
         check(overhead, none(), &[("cpu", 1250), ("memory", 1024 * 1024)], (1250, 201));
     }
