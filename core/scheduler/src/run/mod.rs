@@ -248,3 +248,22 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "gantry".to_owned(), |name| name.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_is_shortened_as_upstream_does() {
+        assert_eq!(shorten("short"), "short");
+        assert_eq!(shorten(&"x".repeat(NOTE_CHARS_MAX)).len(), NOTE_CHARS_MAX);
+        let long = shorten(&"x".repeat(NOTE_CHARS_MAX + 1));
+        assert!(long.len() == NOTE_CHARS_MAX && long.ends_with("x..."));
+    }
+
+    /// Callers spawn it; that it may be is checked by the compiler.
+    #[allow(dead_code)]
+    fn can_be_spawned(scheduler: Scheduler) -> impl Send {
+        scheduler.run(CancellationToken::new())
+    }
+}
