@@ -1,7 +1,9 @@
 //! Links, addresses and routes: the bridge, and what leads from a sandbox to it.
 
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
@@ -10,6 +12,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::RouteAttribute;
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::sync::oneshot;
 
 use super::namespaces::{NewNamespace, write_if_there};
 use crate::error::NetworkError;
@@ -40,6 +43,34 @@ pub(super) fn host_link(ip: IpAddr) -> String {
         IpAddr::V4(four) => format!("veth{:08x}", u32::from(four)),
         IpAddr::V6(six) => format!("veth{:011x}", u128::from(six) & 0xfff_ffff_ffff),
     }
+}
+
+/// A connection to the kernel's links, addresses and routes in the network namespace of the caller. It has a thread of
+/// its own, which ends with the last handle: the kernel works while it takes a request, and may take long.
+pub(crate) async fn connect_to_kernel() -> Result<Handle, NetworkError> {
+    let (sender, receiver) = oneshot::channel();
+    let failed = || NetworkError::system::<io::Error>("open", "a netlink socket");
+    let work = move || {
+        let opened = tokio::runtime::Builder::new_current_thread().enable_io().build().and_then(|runtime| {
+            let guard = runtime.enter();
+            let (connection, netlink, _) = rtnetlink::new_connection()?;
+            drop(guard);
+            Ok((runtime, connection, netlink))
+        });
+        match opened {
+            Ok((runtime, connection, netlink)) => {
+                if sender.send(Ok(netlink)).is_ok() {
+                    runtime.block_on(connection);
+                }
+            }
+            Err(error) => {
+                // Whoever asked may have been cancelled.
+                let _ = sender.send(Err(error));
+            }
+        }
+    };
+    thread::Builder::new().name("netlink".to_owned()).spawn(work).map_err(failed())?;
+    receiver.await.unwrap_or_else(|_| Err(io::Error::other("its thread ended early"))).map_err(failed())
 }
 
 /// A link by name, if there is one.
@@ -133,6 +164,36 @@ pub(crate) async fn remove(netlink: &Handle, name: &str) -> Result<(), NetworkEr
     }
 }
 
+/// The index of a link, if it is there.
+pub(super) async fn index_of(netlink: &Handle, name: &str) -> Result<Option<u32>, NetworkError> {
+    Ok(find(netlink, name).await?.map(|link| link.header.index))
+}
+
+/// Removes a link by index; nothing there is no failure.
+pub(super) async fn remove_index(netlink: &Handle, index: u32) -> Result<(), NetworkError> {
+    match netlink.link().del(index).execute().await {
+        Err(error) if !is(&error, Errno::ENODEV) => Err(NetworkError::netlink("remove link", index)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The kernel's group of the links that lead to a bridge's sandboxes. (The default group is 0, and people number from 1.)
+fn group(bridge: u32) -> u32 {
+    0x6761_0000 | (bridge & 0xffff)
+}
+
+/// Removes the links to all sandboxes of a bridge, at the price of one.
+pub(super) async fn remove_all(netlink: &Handle, bridge: u32) -> Result<(), NetworkError> {
+    let mut all = LinkMessage::default();
+    all.attributes.push(LinkAttribute::Group(group(bridge)));
+    match netlink.link().del_with_message(all).execute().await {
+        Err(error) if !is(&error, Errno::ENODEV) => {
+            Err(NetworkError::netlink("remove the links of", "all sandboxes")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Names of the links that are ports of a bridge.
 pub(super) async fn ports(netlink: &Handle, bridge: u32) -> Result<Vec<String>, NetworkError> {
     let mut links = netlink.link().get().execute();
@@ -210,6 +271,7 @@ pub(super) async fn connect(
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
         .mtu(link.mtu)
         .controller(link.bridge)
+        .append_extra_attribute(LinkAttribute::Group(group(link.bridge)))
         .up()
         .build();
     match netlink.link().add(described.clone()).execute().await {

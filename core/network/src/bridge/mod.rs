@@ -19,13 +19,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
 
 use self::addresses::AddressPool;
 use self::links::SandboxLink;
@@ -38,6 +38,8 @@ use crate::pod_network::{Attachment, HostPort, PodNetwork};
 
 /// How many sandboxes are worked on at a time. The kernel changes links one after another, so more only wait there.
 const CONCURRENT_MAX: usize = 8;
+/// By then the kernel has taken a namespace apart that nobody holds.
+const NAMESPACE_GONE_WAIT: Duration = Duration::from_secs(2);
 /// A sandbox id is a file's name: at most this many bytes, with room for an extension.
 const SANDBOX_ID_BYTES_MAX: usize = 200;
 /// `IFNAMSIZ` without the final zero.
@@ -71,7 +73,6 @@ pub struct BridgeNetwork {
     bridge_index: u32,
     mtu: u32,
     netlink: rtnetlink::Handle,
-    netlink_task: AbortHandle,
     namespaces: Namespaces,
     records: Records,
     state: Mutex<State>,
@@ -98,12 +99,6 @@ impl State {
     }
 }
 
-impl Drop for BridgeNetwork {
-    fn drop(&mut self) {
-        self.netlink_task.abort();
-    }
-}
-
 impl BridgeNetwork {
     /// Makes the network, or takes over the one that an earlier process left in the state folder.
     pub async fn open(config: BridgeConfig) -> Result<Self, NetworkError> {
@@ -115,9 +110,7 @@ impl BridgeNetwork {
         let namespaces = Namespaces::open(state_dir.join("netns"))?;
         let records = Records::open(state_dir.join("attachments"))?;
 
-        let (connection, netlink, _) =
-            rtnetlink::new_connection().map_err(NetworkError::system("open", "a netlink socket"))?;
-        let netlink_task = tokio::spawn(connection).abort_handle();
+        let netlink = links::connect_to_kernel().await?;
         let mtu = match config.mtu {
             Some(mtu) => mtu,
             None => links::outward_mtu(&netlink).await?,
@@ -161,7 +154,6 @@ impl BridgeNetwork {
             bridge_index,
             mtu,
             netlink,
-            netlink_task,
             namespaces,
             records,
             state: Mutex::new(state),
@@ -192,6 +184,7 @@ impl BridgeNetwork {
         for sandbox in sandboxes {
             self.detach(&sandbox).await?;
         }
+        links::remove_all(&self.netlink, self.bridge_index).await?;
         links::remove(&self.netlink, &self.bridge).await?;
         nftables::remove_table(&rules::table(&self.bridge)).await?;
         for folder in ["netns", "attachments"] {
@@ -297,12 +290,26 @@ impl BridgeNetwork {
         if !elements.is_empty() {
             nftables::apply(&self.bridge, &elements).await?;
         }
-        links::remove(&self.netlink, &record.link).await?;
+        // The link goes with its namespace: the kernel takes many of those apart at the price of one, while removing a
+        // link by itself holds up all others for a good while. Should something keep the namespace, the link is
+        // removed a little later; and at once when its address, and so its name, is given again.
+        let link = links::index_of(&self.netlink, &record.link).await?;
         self.namespaces.remove(&record.sandbox_id)?;
         self.records.remove(&record.sandbox_id)?;
-        let mut state = self.state.lock();
-        state.sandboxes.remove(&record.sandbox_id);
-        state.release(&record.ips);
+        {
+            let mut state = self.state.lock();
+            state.sandboxes.remove(&record.sandbox_id);
+            state.release(&record.ips);
+        }
+        if let Some(index) = link {
+            let netlink = self.netlink.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(NAMESPACE_GONE_WAIT).await;
+                if let Err(error) = links::remove_index(&netlink, index).await {
+                    tracing::warn!(%error, "the link of a sandbox that is gone stays");
+                }
+            });
+        }
         Ok(())
     }
 }

@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use rtnetlink::packet_route::neighbour::NeighbourFlags;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{Handle, LinkVxlan, RouteMessageBuilder};
-use tokio::task::AbortHandle;
 
 use super::plan::Peer;
 use crate::bridge::links;
@@ -35,17 +34,10 @@ enum Way {
 /// The kernel's routes to peers.
 pub(super) struct KernelRoutes {
     netlink: Handle,
-    netlink_task: AbortHandle,
     tunnel: String,
     /// This node's pod ranges; the first names its end of the tunnel.
     own: Vec<IpNet>,
     ways: BTreeMap<IpNet, Way>,
-}
-
-impl Drop for KernelRoutes {
-    fn drop(&mut self) {
-        self.netlink_task.abort();
-    }
 }
 
 /// The hardware address of a node's end of the tunnel: every node knows it from the range.
@@ -81,10 +73,8 @@ fn setting(range: IpNet, reason: &'static str) -> NetworkError {
 
 impl KernelRoutes {
     pub(super) async fn open(tunnel: &str, own: &[IpNet]) -> Result<Self, NetworkError> {
-        let (connection, netlink, _) =
-            rtnetlink::new_connection().map_err(NetworkError::system("open", "a netlink socket"))?;
-        let netlink_task = tokio::spawn(connection).abort_handle();
-        Ok(Self { netlink, netlink_task, tunnel: tunnel.to_owned(), own: own.to_vec(), ways: BTreeMap::new() })
+        let netlink = links::connect_to_kernel().await?;
+        Ok(Self { netlink, tunnel: tunnel.to_owned(), own: own.to_vec(), ways: BTreeMap::new() })
     }
 
     /// Makes the routes those to these peers, and no others. What an earlier process left is taken over.
