@@ -6,11 +6,13 @@
 //! - [`proxy`]: services as nftables rules
 //! - [`dns`]: the cluster's DNS
 //! - [`error`]: what can go wrong
+//! - `conntrack`: forgetting UDP flows
 //! - `nftables`: scripts for the `nft` command
 //! - `service_slices`: which service an EndpointSlice belongs to
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+mod conntrack;
 pub mod dns;
 pub mod error;
 #[cfg(test)]

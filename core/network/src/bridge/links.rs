@@ -1,5 +1,6 @@
 //! Links, addresses and routes: the bridge, and what leads from a sandbox to it.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -151,6 +152,19 @@ async fn add_address(netlink: &Handle, index: u32, address: IpNet, link: &str) -
         request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     request.execute().await.map_err(NetworkError::netlink("set the address of", link))
+}
+
+/// The addresses of this machine.
+pub(super) async fn local_addresses(netlink: &Handle) -> Result<HashSet<IpAddr>, NetworkError> {
+    let mut addresses = netlink.address().get().execute();
+    let mut local = HashSet::new();
+    while let Some(address) = addresses.try_next().await.map_err(NetworkError::netlink("list", "addresses"))? {
+        local.extend(address.attributes.iter().filter_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) | AddressAttribute::Local(ip) => Some(*ip),
+            _ => None,
+        }));
+    }
+    Ok(local)
 }
 
 /// Removes a link by name; nothing there is no failure. The peer of a veth goes with it.

@@ -14,7 +14,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,7 @@ use self::links::SandboxLink;
 use self::namespaces::{Namespaces, write_if_there};
 use self::records::{Record, Records};
 use self::rules::Change;
+use crate::conntrack::{self, UdpFlow};
 use crate::error::NetworkError;
 use crate::nftables;
 use crate::pod_network::{Attachment, HostPort, PodNetwork};
@@ -274,7 +275,10 @@ impl BridgeNetwork {
             if !elements.is_empty() {
                 nftables::apply(&self.bridge, &elements).await?;
             }
-            self.records.write(record)
+            self.records.write(record)?;
+            // Clients that asked before there was a pod go on asking nobody.
+            self.forget_udp(record, true).await;
+            Ok(())
         };
         let result = made.await;
         if result.is_err() {
@@ -285,10 +289,36 @@ impl BridgeNetwork {
         result
     }
 
+    /// Forgets UDP flows to a sandbox's host ports that lead elsewhere (`arrives`), or into the sandbox itself.
+    async fn forget_udp(&self, record: &Record, arrives: bool) {
+        let ports: HashSet<u16> =
+            record.host_ports.iter().filter(|port| port.protocol == "UDP").map(|port| port.host_port).collect();
+        if ports.is_empty() {
+            return;
+        }
+        let forgotten = async {
+            let local = if arrives { links::local_addresses(&self.netlink).await? } else { HashSet::new() };
+            for ip in record.ips.iter().copied() {
+                let (ports, local) = (ports.clone(), local.clone());
+                let is_stale = move |flow: &UdpFlow| {
+                    let (to, port) = flow.destination;
+                    let leads_in = flow.answering.0 == ip;
+                    ports.contains(&port) && if arrives { !leads_in && local.contains(&to) } else { leads_in }
+                };
+                conntrack::forget(ip.is_ipv4(), is_stale).await?;
+            }
+            Ok::<(), NetworkError>(())
+        };
+        if let Err(error) = forgotten.await {
+            tracing::warn!(sandbox = record.sandbox_id, %error, "UDP flows to host ports may go astray for a while");
+        }
+    }
+
     async fn detach_known(&self, record: &Record) -> Result<(), NetworkError> {
         let elements = rules::host_port_elements(Change::Remove, &self.bridge, &record.ips, &record.host_ports)?;
         if !elements.is_empty() {
             nftables::apply(&self.bridge, &elements).await?;
+            self.forget_udp(record, false).await;
         }
         // The link goes with its namespace: the kernel takes many of those apart at the price of one, while removing a
         // link by itself holds up all others for a good while. Should something keep the namespace, the link is

@@ -91,6 +91,25 @@ fn host_ports_lead_into_the_pod() {
 }
 
 #[test]
+fn udp_flows_follow_a_host_port_to_the_next_pod() {
+    Lab::run(async |lab| {
+        let network = open(lab.folder()).await;
+        let ports = [HostPort { host_ip: None, host_port: 8082, container_port: 80, protocol: "UDP".to_owned() }];
+        let client = lab::udp_client(lab.outside());
+        let node = at(lab::NODE_IP.into(), 8082);
+        client.send_to(b"?", node).expect("sent, though nobody is there");
+        for name in ["a", "b"] {
+            let pod = network.attach(name, &ports).await.expect("attached");
+            let _server = lab::serve_udp(&pod.netns_path, at(pod.ips[0], 80), name);
+            let answer = lab::ask_by(&client, node).expect("answered");
+            assert_eq!(answer, format!("{name} {}", lab::OUTSIDE_IP), "the same flow");
+            network.detach(name).await.expect("detached");
+        }
+        network.close(true).await.expect("closed");
+    });
+}
+
+#[test]
 fn sandboxes_survive_the_process() {
     Lab::run(async |lab| {
         let network = open(lab.folder()).await;

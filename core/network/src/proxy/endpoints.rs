@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// Where a connection goes: address and port of an endpoint.
-pub(super) type Target = (IpAddr, u16);
+pub(super) use crate::conntrack::Target;
 
 /// An endpoint of one port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]

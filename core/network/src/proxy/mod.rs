@@ -5,10 +5,8 @@
 //! - `handling`: the chains that connections go through
 //! - `ruleset`: the tables without services
 //! - `rules_state`: what differs from what the kernel has
-//! - `conntrack`: forgetting UDP flows
 //! - `health`: health check node ports
 
-mod conntrack;
 mod elements;
 mod endpoints;
 #[cfg(test)]
@@ -37,6 +35,7 @@ use self::elements::{NodeView, Plan};
 use self::endpoints::Place;
 use self::health::HealthChecks;
 use self::rules_state::{Changes, RulesState, Tables};
+use crate::conntrack;
 use crate::error::NetworkError;
 use crate::nftables;
 use crate::service_slices::{BY_SERVICE, service_of, slices_by_service};
@@ -59,17 +58,27 @@ pub struct ProxyConfig {
     pub service_cidrs: Vec<IpNet>,
     /// The tables' name.
     pub table: String,
+    /// Whether the rules go when the proxy ends. Where only the process is replaced, they should stay: connections go on
+    /// working, and the next proxy takes over.
+    pub remove_at_end: bool,
 }
 
 impl ProxyConfig {
-    /// A proxy with tables named `gantry-proxy`.
+    /// A proxy with tables named `gantry-proxy`, which go with it.
     pub fn new(
         node_name: impl Into<String>,
         node_ips: Vec<IpAddr>,
         cluster_cidrs: Vec<IpNet>,
         service_cidrs: Vec<IpNet>,
     ) -> Self {
-        Self { node_name: node_name.into(), node_ips, cluster_cidrs, service_cidrs, table: "gantry-proxy".to_owned() }
+        Self {
+            node_name: node_name.into(),
+            node_ips,
+            cluster_cidrs,
+            service_cidrs,
+            table: "gantry-proxy".to_owned(),
+            remove_at_end: true,
+        }
     }
 }
 
@@ -96,13 +105,13 @@ impl ServiceProxy {
         self.synced.subscribe()
     }
 
-    /// Keeps the rules right until it is cancelled, then removes them.
+    /// Keeps the rules right until it is cancelled, then removes them if it is to.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), NetworkError> {
         let worked = tokio::select! {
             () = cancel.cancelled() => Ok(()),
             ended = self.work() => ended,
         };
-        for four in self.tables().families {
+        for four in self.tables().families.into_iter().filter(|_| self.config.remove_at_end) {
             nftables::remove_table(&ruleset::table(&self.config.table, four)).await?;
         }
         worked
@@ -236,10 +245,12 @@ impl Worker {
             nftables::apply("services", &script).await?;
         }
         self.broken = false;
-        if !changes.udp.is_empty()
-            && let Err(error) = conntrack::forget(changes.udp).await
-        {
-            tracing::warn!(%error, "UDP flows to endpoints that are gone may go on for a while");
+        let flows = Arc::new(changes.udp);
+        for four in rules_state::families(flows.keys().map(|frontend| frontend.ip)) {
+            let flows = flows.clone();
+            if let Err(error) = conntrack::forget(four, move |flow| rules_state::is_stale(&flows, flow)).await {
+                tracing::warn!(%error, "UDP flows to endpoints that are gone may go on for a while");
+            }
         }
         Ok(())
     }

@@ -11,9 +11,16 @@ use super::elements::{ElementKey, Frontend, Plan};
 use super::endpoints::Target;
 use super::handling::Handling;
 use super::ruleset;
+use crate::conntrack::UdpFlow;
 
 /// Flows to a UDP frontend that may stay; all others to it must be forgotten.
 pub(super) type UdpFlows = BTreeMap<Frontend, BTreeSet<Target>>;
+
+/// Whether a flow to one of the frontends leads where it must not.
+pub(super) fn is_stale(flows: &UdpFlows, flow: &UdpFlow) -> bool {
+    let (ip, port) = flow.destination;
+    flows.get(&Frontend { ip, protocol: "udp", port }).is_some_and(|allowed| !allowed.contains(&flow.answering))
+}
 
 /// How the tables are made.
 #[derive(Clone, Debug)]
@@ -216,4 +223,26 @@ impl Batch {
 /// Families that some addresses are of, IPv4 first.
 pub(super) fn families(ips: impl Iterator<Item = IpAddr> + Clone) -> Vec<bool> {
     [true, false].into_iter().filter(|four| ips.clone().any(|ip| ip.is_ipv4() == *four)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_to_endpoints_that_are_gone_are_stale() {
+        let target = |ip: [u8; 4], port| (IpAddr::from(ip), port);
+        let service = target([10, 96, 0, 10], 53);
+        let frontend = Frontend { ip: service.0, protocol: "udp", port: 53 };
+        let flows = UdpFlows::from([(frontend, BTreeSet::from([target([10, 244, 0, 2], 53)]))]);
+        let cases = [
+            (service, target([10, 244, 0, 3], 53), true),
+            (service, service, true),
+            (service, target([10, 244, 0, 2], 53), false),
+            (target([10, 96, 0, 11], 53), target([10, 244, 0, 3], 53), false),
+        ];
+        for (destination, answering, expect) in cases {
+            assert_eq!(is_stale(&flows, &UdpFlow { destination, answering }), expect, "{destination:?} {answering:?}");
+        }
+    }
 }

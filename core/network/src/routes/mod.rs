@@ -31,12 +31,14 @@ pub struct RoutesConfig {
     pub pod_cidrs: Vec<IpNet>,
     /// The name of the tunnel's link, for nodes behind a router.
     pub tunnel: String,
+    /// Whether the routes go when this ends, rather than wait for the next process.
+    pub remove_at_end: bool,
 }
 
 impl RoutesConfig {
-    /// Routes with a tunnel named `gantry-tunnel`.
+    /// Routes with a tunnel named `gantry-tunnel`, which go when their keeper ends.
     pub fn new(node_name: impl Into<String>, pod_cidrs: Vec<IpNet>) -> Self {
-        Self { node_name: node_name.into(), pod_cidrs, tunnel: "gantry-tunnel".to_owned() }
+        Self { node_name: node_name.into(), pod_cidrs, tunnel: "gantry-tunnel".to_owned(), remove_at_end: true }
     }
 }
 
@@ -52,14 +54,14 @@ impl PodRoutes {
         Self { config, nodes: informers.get() }
     }
 
-    /// Keeps the routes right until it is cancelled, then removes them.
+    /// Keeps the routes right until it is cancelled, then removes them if it is to.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), NetworkError> {
         let mut routes = KernelRoutes::open(&self.config.tunnel, &self.config.pod_cidrs).await?;
         tokio::select! {
             () = cancel.cancelled() => {}
             () = self.follow(&mut routes) => {}
         }
-        routes.remove().await
+        if self.config.remove_at_end { routes.remove().await } else { Ok(()) }
     }
 
     async fn follow(&self, routes: &mut KernelRoutes) {

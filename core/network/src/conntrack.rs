@@ -1,4 +1,5 @@
-//! Forgetting UDP flows whose translation is out of date, by ctnetlink.
+//! Forgetting UDP flows whose translation is out of date, by ctnetlink. UDP has no connections that end: as long as a
+//! client goes on sending, its flow leads where it once led.
 //!
 //! The formats are those of `linux/netfilter/nfnetlink.h` and `nfnetlink_conntrack.h`; attributes are big-endian.
 
@@ -8,9 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
-use super::elements::Frontend;
-use super::endpoints::Target;
-use super::rules_state::UdpFlows;
 use crate::error::NetworkError;
 
 const HEADER_BYTES: usize = 16;
@@ -38,36 +36,49 @@ const UDP: u8 = 17;
 /// A dump comes in parts of at most this many bytes.
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
-/// Forgets the flows to these frontends that lead elsewhere than they may. Returns how many.
-pub(super) async fn forget(flows: UdpFlows) -> Result<usize, NetworkError> {
-    tokio::task::spawn_blocking(move || forget_here(&flows))
-        .await
-        .unwrap_or_else(|_| Err(io::Error::other("the task ended early")))
-        .map_err(NetworkError::system("forget UDP flows of", "services"))
+/// An address and a port.
+pub(crate) type Target = (IpAddr, u16);
+
+/// A UDP flow as its translation has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UdpFlow {
+    /// Where its client sends to.
+    pub(crate) destination: Target,
+    /// Who answers: the same, unless it is translated.
+    pub(crate) answering: Target,
 }
 
-fn forget_here(flows: &UdpFlows) -> io::Result<usize> {
+/// Forgets the UDP flows of a family (IPv4 when `four`) that are stale. Returns how many.
+pub(crate) async fn forget(
+    four: bool,
+    is_stale: impl Fn(&UdpFlow) -> bool + Send + 'static,
+) -> Result<usize, NetworkError> {
+    tokio::task::spawn_blocking(move || forget_here(four, &is_stale))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("the task ended early")))
+        .map_err(NetworkError::system("forget", "UDP flows"))
+}
+
+fn forget_here(four: bool, is_stale: &impl Fn(&UdpFlow) -> bool) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    let family = if four { libc::AF_INET } else { libc::AF_INET6 } as u8;
+    let mut stale = Vec::new();
+    socket.send(&request(CT_GET, DUMP, family, &[]), 0)?;
+    receive(&socket, |message| {
+        if let Some((tuple, _)) = udp_flow(message).filter(|(_, flow)| is_stale(flow)) {
+            stale.push(tuple.to_vec());
+        }
+    })?;
     let mut forgotten = 0;
-    for four in super::rules_state::families(flows.keys().map(|frontend| frontend.ip)) {
-        let family = if four { libc::AF_INET } else { libc::AF_INET6 } as u8;
-        let mut stale = Vec::new();
-        socket.send(&request(CT_GET, DUMP, family, &[]), 0)?;
-        receive(&socket, |message| {
-            if let Some(tuple) = stale_tuple(message, flows) {
-                stale.push(tuple.to_vec());
-            }
-        })?;
-        for tuple in stale {
-            socket.send(&request(CT_DELETE, ACK, family, &tuple), 0)?;
-            match receive(&socket, |_| {}) {
-                Ok(()) => forgotten += 1,
-                // It ended by itself in the meantime.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+    for tuple in stale {
+        socket.send(&request(CT_DELETE, ACK, family, &tuple), 0)?;
+        match receive(&socket, |_| {}) {
+            Ok(()) => forgotten += 1,
+            // It ended by itself in the meantime.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(forgotten)
@@ -155,24 +166,19 @@ fn tuple(bytes: &[u8]) -> Option<Tuple> {
     })
 }
 
-/// Of a flow that leads where it must not: the attribute that names it.
-fn stale_tuple<'a>(message: &'a [u8], flows: &UdpFlows) -> Option<&'a [u8]> {
+/// A UDP flow, with the attribute that names it.
+fn udp_flow(message: &[u8]) -> Option<(&[u8], UdpFlow)> {
     let (_, whole, original) = attributes(message).find(|(kind, ..)| *kind == CTA_TUPLE_ORIG)?;
     let original = tuple(original)?;
     if original.protocol != UDP {
         return None;
     }
-    let (ip, port) = original.destination;
-    let allowed = flows.get(&Frontend { ip, protocol: "udp", port })?;
-    // Who answers is where the flow leads.
     let answering = tuple(find(message, CTA_TUPLE_REPLY)?)?.source;
-    (!allowed.contains(&answering)).then_some(whole)
+    Some((whole, UdpFlow { destination: original.destination, answering }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use super::*;
 
     const NESTED: u16 = 0x8000;
@@ -198,19 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn flows_to_endpoints_that_are_gone_are_stale() {
-        let (client, service) = (([10, 244, 0, 9], 4000), ([10, 96, 0, 10], 53));
-        let flow = |endpoint| {
-            [tuple_bytes(CTA_TUPLE_ORIG, client, service), tuple_bytes(CTA_TUPLE_REPLY, endpoint, client)].concat()
+    fn flows_are_read_from_what_the_kernel_says() {
+        let (client, service, endpoint) = (([10, 244, 0, 9], 4000), ([10, 96, 0, 10], 53), ([10, 244, 0, 2], 5353));
+        let named = tuple_bytes(CTA_TUPLE_ORIG, client, service);
+        let message = [named.clone(), tuple_bytes(CTA_TUPLE_REPLY, endpoint, client)].concat();
+        let flow = UdpFlow {
+            destination: (IpAddr::from(service.0), service.1),
+            answering: (IpAddr::from(endpoint.0), endpoint.1),
         };
-        let frontend = Frontend { ip: IpAddr::from(service.0), protocol: "udp", port: 53 };
-        let allowed = BTreeSet::from([(IpAddr::from([10, 244, 0, 2]), 53)]);
-        let flows = BTreeMap::from([(frontend, allowed)]);
-        let gone = flow(([10, 244, 0, 3], 53));
-        assert_eq!(stale_tuple(&gone, &flows), Some(&tuple_bytes(CTA_TUPLE_ORIG, client, service)[..]));
-        assert_eq!(stale_tuple(&flow(service), &flows).map(<[u8]>::len), Some(52), "one that found nobody");
-        assert_eq!(stale_tuple(&flow(([10, 244, 0, 2], 53)), &flows), None);
-        assert_eq!(stale_tuple(&gone, &BTreeMap::new()), None);
-        assert_eq!(stale_tuple(&gone[..20], &flows), None, "a message cut short");
+        assert_eq!(udp_flow(&message), Some((&named[..], flow)));
+        for cut in 0..message.len() {
+            assert_eq!(udp_flow(&message[..cut]), None, "a message cut short at {cut}");
+        }
     }
 }
