@@ -4,8 +4,22 @@
 //! ([`OciBundle`], [`Rootfs`], [`Namespaces`], [`Mounts`]); those that need nothing of it are
 //! implemented here (`folder`, `process`). Which of them a plugin can reach is decided by its
 //! [`Grant`](crate::Grant), before a call arrives at an implementation.
+//!
+//! - [`Capability`]: their names
+//! - `powers`: a plugin's granted ones, and the checks of mounts
+//! - `folder`, `process`, `log`: those that are implemented here
+
+pub(crate) mod folder;
+pub(crate) mod log;
+mod name;
+pub(crate) mod powers;
+pub(crate) mod process;
 
 use async_trait::async_trait;
+
+pub use name::Capability;
+pub(crate) use name::{is_name, is_plain_absolute};
+pub(crate) use powers::Powers;
 
 pub use crate::bindings::runtime::gantry::host::{
     mounts::Options as MountOptions,

@@ -1,0 +1,5 @@
+//! The contracts' traits over components.
+
+pub(crate) mod policy;
+pub(crate) mod runtime;
+pub(crate) mod volume;
