@@ -11,7 +11,14 @@ const FILE: &str = "lock";
 
 /// A folder's lock; dropping it gives it up.
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing the file wouldn't do: a process that is just being forked elsewhere may still share it.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -41,7 +48,7 @@ impl FolderLock {
         if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
             tracing::warn!(path = %path.display(), %error, "cannot name the holder of the lock");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
