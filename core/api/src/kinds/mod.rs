@@ -48,6 +48,12 @@ pub trait Kind: Send + Sync {
         FieldErrors::new()
     }
 
+    /// What is wrong with a change through a subresource that changes a part of the object only, such as a pod's
+    /// `ephemeralcontainers`.
+    fn validate_subresource_update(&self, _subresource: &str, object: &Object, old: &Object) -> FieldErrors {
+        self.validate_update(object, old)
+    }
+
     /// Warnings for the client: deprecated fields, configurations that surely don't do what they seem to.
     fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()

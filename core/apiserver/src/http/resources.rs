@@ -306,17 +306,19 @@ fn delete_options(input: &Input<'_>) -> Result<DeleteOptions, ApiError> {
 
 async fn delete(registry: &Registry, call: &Call<'_>, input: &Input<'_>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(input)?;
-    let (deleted, warnings) = registry.delete(call, &options).await?;
-    let mut response = match deleted {
-        Deleted::Object(entry) => one(call.resource, StatusCode::OK, &entry, input.representation),
-        Deleted::Gone { uid } => response::object(
-            StatusCode::OK,
-            &deleted_status(call.resource, call.name, &uid),
-            input.representation.encoding,
-        ),
-    };
-    response::add_warnings(&mut response, &warnings);
-    Ok(response)
+    let mut warnings = options.warnings(call.resource);
+    let result = registry.delete(call, &options).await.map(|(deleted, more)| {
+        warnings.extend(more);
+        match deleted {
+            Deleted::Object(entry) => one(call.resource, StatusCode::OK, &entry, input.representation),
+            Deleted::Gone { uid } => response::object(
+                StatusCode::OK,
+                &deleted_status(call.resource, call.name, &uid),
+                input.representation.encoding,
+            ),
+        }
+    });
+    finish(result, &warnings)
 }
 
 async fn delete_collection(
@@ -336,5 +338,5 @@ async fn delete_collection(
             Err(error) => return Err(error),
         }
     }
-    list_page(call.resource, page, input)
+    finish(list_page(call.resource, page, input), &options.warnings(call.resource))
 }

@@ -16,6 +16,20 @@ pub fn one(resource: &Resource, object: Object, include: IncludeObject) -> Value
     table(resource, metadata, vec![object], include)
 }
 
+/// Upstream makes a row's metadata from its internal form of the object, where this annotation is a field.
+fn hide(resource: &Resource, partial: &mut Value) {
+    const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+    if resource.kind != "DaemonSet" {
+        return;
+    }
+    let Some(metadata) = partial.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) else { return };
+    annotations.remove(TEMPLATE_GENERATION);
+    if annotations.is_empty() {
+        metadata.remove("annotations");
+    }
+}
+
 /// A table of a list's objects.
 pub fn table(resource: &Resource, metadata: Value, objects: Vec<Object>, include: IncludeObject) -> Value {
     let now = Timestamp::now();
@@ -26,7 +40,11 @@ pub fn table(resource: &Resource, metadata: Value, objects: Vec<Object>, include
             let mut row = json!(printed);
             row["object"] = match include {
                 IncludeObject::None => Value::Null,
-                IncludeObject::Metadata => partial_metadata(&object),
+                IncludeObject::Metadata => {
+                    let mut partial = partial_metadata(&object);
+                    hide(resource, &mut partial);
+                    partial
+                }
                 IncludeObject::Object => object,
             };
             row

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gantry_api::error::ApiError;
 use gantry_api::kinds::kind_of;
 use gantry_api::object::{Object, str_at};
-use gantry_api::schema::apply_defaults;
+use gantry_api::schema::{apply_defaults, normalize};
 use jiff::Timestamp;
 
 use super::services::Reservation;
@@ -61,6 +61,10 @@ impl Registry {
         let now = Timestamp::now();
         metadata::fill_for_create(object, now);
         kind.prepare_for_create(object);
+        if object.get("status").is_some() {
+            // An emptied status is written with the fields that Go always writes.
+            normalize(resource, object);
+        }
         kind.stamp(object, None, now);
         let name = str_at(object, "metadata.name").to_owned();
         let call = Call { name: &name, ..*call };

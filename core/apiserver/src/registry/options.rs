@@ -3,6 +3,7 @@
 use gantry_api::error::ApiError;
 use gantry_api::field::{FieldError, FieldErrors, FieldPath};
 use gantry_api::object::Object;
+use gantry_api::resources::Resource;
 use serde_json::{Value, json};
 
 use crate::http::request_info::{query_flag, query_value, query_values};
@@ -192,6 +193,18 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// What a client should know that deletes objects of a resource with these options.
+    pub fn warnings(&self, resource: &Resource) -> Vec<String> {
+        const JOBS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background \
+            to remove them or set propagationPolicy=Orphan to suppress this warning";
+        let unsaid = self.propagation.is_none() && self.orphan_dependents.is_none();
+        if unsaid && resource.group == "batch" && resource.plural == "jobs" {
+            vec![JOBS.to_owned()]
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Reads the options from the body, or from the query when there is none, and checks them.
     pub fn parse(query: Option<&str>, body: Option<&Object>) -> Result<Self, ApiError> {
         let from_query = query_options(query)?;

@@ -146,8 +146,8 @@ impl Registry {
             map_mut(&mut object, "metadata").insert("resourceVersion".to_owned(), version);
         }
         let errors = match door {
-            Door::Main => validate_update(call.resource, &object, old, false),
-            Door::Status => validate_update(call.resource, &object, old, true),
+            Door::Main => validate_update(call.resource, &object, old, call.subresource),
+            Door::Status => validate_update(call.resource, &object, old, "status"),
             Door::Special => gantry_api::metadata::validate_update(&object, old),
         };
         if !errors.is_empty() {

@@ -14,10 +14,14 @@ pub fn validate_create(resource: &Resource, object: &Object) -> FieldErrors {
     errors
 }
 
-/// What is wrong with a change; through `/status` when `status` is set.
-pub fn validate_update(resource: &Resource, object: &Object, old: &Object, status: bool) -> FieldErrors {
+/// What is wrong with a change through a subresource; empty for the object itself.
+pub fn validate_update(resource: &Resource, object: &Object, old: &Object, subresource: &str) -> FieldErrors {
     let kind = kind_of(&resource.group, &resource.kind);
     let mut errors = metadata::validate_change(object, old, resource.namespaced, kind.name_rule());
-    errors.extend(if status { kind.validate_status_update(object, old) } else { kind.validate_update(object, old) });
+    errors.extend(match subresource {
+        "" => kind.validate_update(object, old),
+        "status" => kind.validate_status_update(object, old),
+        other => kind.validate_subresource_update(other, object, old),
+    });
     errors
 }

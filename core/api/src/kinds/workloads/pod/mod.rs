@@ -96,6 +96,17 @@ impl Kind for Pod {
         report.into_errors()
     }
 
+    fn validate_subresource_update(&self, subresource: &str, object: &Object, old: &Object) -> FieldErrors {
+        if subresource != "ephemeralcontainers" {
+            return self.validate_update(object, old);
+        }
+        let mut report = Report::default();
+        let options = Options::for_update(true, &old["spec"], &old["metadata"]);
+        check(object, &options, &mut report);
+        update::ephemeral_containers(object, old, &mut report);
+        report.into_errors()
+    }
+
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
         if old.is_some() {
             return Vec::new();

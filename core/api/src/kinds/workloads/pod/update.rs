@@ -62,6 +62,23 @@ pub(super) fn check(pod: &Value, old: &Value, options: &Options, report: &mut Re
     }
 }
 
+/// Ephemeral containers are added and never changed (upstream's `ValidatePodEphemeralContainersUpdate`).
+pub(super) fn ephemeral_containers(pod: &Value, old: &Value, report: &mut Report) {
+    let at = At::root("spec");
+    let at = at.field("ephemeralContainers");
+    let now = items(&pod["spec"], "ephemeralContainers");
+    for container in items(&old["spec"], "ephemeralContainers") {
+        let name = text(container, "name");
+        match now.iter().find(|other| text(other, "name") == name) {
+            None => report.forbidden(&at, format!("existing ephemeral containers {name:?} may not be removed\n")),
+            Some(other) if other != container => {
+                report.forbidden(&at, format!("existing ephemeral containers {name:?} may not be changed\n"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 fn images(container: &Value, at: &At<'_>, report: &mut Report) {
     let image = text(container, "image");
     if image.is_empty() {
