@@ -5,7 +5,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 
@@ -48,25 +50,51 @@ pub(crate) struct UdpFlow {
     pub(crate) answering: Target,
 }
 
-/// Forgets the UDP flows of a family (IPv4 when `four`) that are stale. Returns how many.
-pub(crate) async fn forget(
-    four: bool,
-    is_stale: impl Fn(&UdpFlow) -> bool + Send + 'static,
-) -> Result<usize, NetworkError> {
-    tokio::task::spawn_blocking(move || forget_here(four, &is_stale))
-        .await
-        .unwrap_or_else(|_| Err(io::Error::other("the task ended early")))
-        .map_err(NetworkError::system("forget", "UDP flows"))
+/// The kernel's table of flows, in the network namespace of whoever asks first. Its socket stays open: closing one
+/// waits until the kernel has thrown away all that nftables has just removed, tens of milliseconds.
+#[derive(Clone, Default)]
+pub(crate) struct Conntrack {
+    socket: Arc<Mutex<Option<Socket>>>,
 }
 
-fn forget_here(four: bool, is_stale: &impl Fn(&UdpFlow) -> bool) -> io::Result<usize> {
+impl Conntrack {
+    /// Forgets the UDP flows of a family (IPv4 when `four`) that are stale. Returns how many.
+    pub(crate) async fn forget(
+        &self,
+        four: bool,
+        is_stale: impl Fn(&UdpFlow) -> bool + Send + 'static,
+    ) -> Result<usize, NetworkError> {
+        let slot = self.socket.clone();
+        let work = move || {
+            let mut slot = slot.lock();
+            let socket = match slot.take() {
+                Some(socket) => socket,
+                None => open()?,
+            };
+            let forgotten = forget_by(&socket, four, &is_stale)?;
+            // Not after a failure: what is left of the answer would be taken for the next one.
+            *slot = Some(socket);
+            Ok(forgotten)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the task ended early")))
+            .map_err(NetworkError::system("forget", "UDP flows"))
+    }
+}
+
+fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn forget_by(socket: &Socket, four: bool, is_stale: &impl Fn(&UdpFlow) -> bool) -> io::Result<usize> {
     let family = if four { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let mut stale = Vec::new();
     socket.send(&request(CT_GET, DUMP, family, &[]), 0)?;
-    receive(&socket, |message| {
+    receive(socket, |message| {
         if let Some((tuple, _)) = udp_flow(message).filter(|(_, flow)| is_stale(flow)) {
             stale.push(tuple.to_vec());
         }
@@ -74,7 +102,7 @@ fn forget_here(four: bool, is_stale: &impl Fn(&UdpFlow) -> bool) -> io::Result<u
     let mut forgotten = 0;
     for tuple in stale {
         socket.send(&request(CT_DELETE, ACK, family, &tuple), 0)?;
-        match receive(&socket, |_| {}) {
+        match receive(socket, |_| {}) {
             Ok(()) => forgotten += 1,
             // It ended by itself in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

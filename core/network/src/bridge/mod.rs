@@ -32,7 +32,7 @@ use self::links::SandboxLink;
 use self::namespaces::{Namespaces, write_if_there};
 use self::records::{Record, Records};
 use self::rules::Change;
-use crate::conntrack::{self, UdpFlow};
+use crate::conntrack::{Conntrack, UdpFlow};
 use crate::error::NetworkError;
 use crate::nftables;
 use crate::pod_network::{Attachment, HostPort, PodNetwork};
@@ -74,6 +74,7 @@ pub struct BridgeNetwork {
     bridge_index: u32,
     mtu: u32,
     netlink: rtnetlink::Handle,
+    conntrack: Conntrack,
     namespaces: Namespaces,
     records: Records,
     state: Mutex<State>,
@@ -155,6 +156,7 @@ impl BridgeNetwork {
             bridge_index,
             mtu,
             netlink,
+            conntrack: Conntrack::default(),
             namespaces,
             records,
             state: Mutex::new(state),
@@ -305,7 +307,7 @@ impl BridgeNetwork {
                     let leads_in = flow.answering.0 == ip;
                     ports.contains(&port) && if arrives { !leads_in && local.contains(&to) } else { leads_in }
                 };
-                conntrack::forget(ip.is_ipv4(), is_stale).await?;
+                self.conntrack.forget(ip.is_ipv4(), is_stale).await?;
             }
             Ok::<(), NetworkError>(())
         };

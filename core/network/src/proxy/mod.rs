@@ -35,7 +35,7 @@ use self::elements::{NodeView, Plan};
 use self::endpoints::Place;
 use self::health::HealthChecks;
 use self::rules_state::{Changes, RulesState, Tables};
-use crate::conntrack;
+use crate::conntrack::Conntrack;
 use crate::error::NetworkError;
 use crate::nftables;
 use crate::service_slices::{BY_SERVICE, service_of, slices_by_service};
@@ -204,6 +204,7 @@ struct Worker {
     state: RulesState,
     node: NodeView,
     health: HealthChecks,
+    conntrack: Conntrack,
     /// Services to look at with the next batch.
     waiting: HashSet<ObjectKey>,
     /// Whether the kernel may not have what `state` says: at the start, and after a failure.
@@ -216,6 +217,7 @@ impl Worker {
             state: RulesState::new(tables),
             node,
             health: HealthChecks::default(),
+            conntrack: Conntrack::default(),
             waiting: HashSet::new(),
             broken: true,
         }
@@ -248,7 +250,7 @@ impl Worker {
         let flows = Arc::new(changes.udp);
         for four in rules_state::families(flows.keys().map(|frontend| frontend.ip)) {
             let flows = flows.clone();
-            if let Err(error) = conntrack::forget(four, move |flow| rules_state::is_stale(&flows, flow)).await {
+            if let Err(error) = self.conntrack.forget(four, move |flow| rules_state::is_stale(&flows, flow)).await {
                 tracing::warn!(%error, "UDP flows to endpoints that are gone may go on for a while");
             }
         }

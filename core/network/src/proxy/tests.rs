@@ -95,7 +95,7 @@ impl Node {
     }
 
     async fn apply(&mut self, dirty: HashSet<ObjectKey>) {
-        let objects = self.objects.clone();
+        let objects = &self.objects;
         self.worker.update(dirty, |key| objects.get(key).cloned()).await.expect("the kernel takes the rules");
     }
 
