@@ -11,7 +11,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use gantry_client::ObjectKey;
 use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::services::health_answer;
 
@@ -21,7 +21,7 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 struct Check {
     port: u16,
     local_endpoints: Arc<AtomicUsize>,
-    _stop: DropGuard,
+    serving: AbortOnDropHandle<()>,
 }
 
 /// The ports that are open.
@@ -34,14 +34,14 @@ impl HealthChecks {
     /// Opens, keeps or closes a service's port.
     pub(super) async fn set(&mut self, service: &ObjectKey, wanted: Option<(u16, usize)>) {
         let Some((port, local_endpoints)) = wanted else {
-            self.checks.remove(service);
+            self.close(service).await;
             return;
         };
         if let Some(check) = self.checks.get(service).filter(|check| check.port == port) {
             check.local_endpoints.store(local_endpoints, Ordering::Relaxed);
             return;
         }
-        self.checks.remove(service);
+        self.close(service).await;
         let listener = match listen(port).await {
             Ok(listener) => listener,
             Err(error) => {
@@ -50,15 +50,23 @@ impl HealthChecks {
             }
         };
         let count = Arc::new(AtomicUsize::new(local_endpoints));
-        let stop = CancellationToken::new();
-        let serving = axum::serve(listener, router(service.clone(), count.clone()))
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
-        tokio::spawn(async move {
-            // Ends with the graceful shutdown; it has no errors of its own.
+        let serving = axum::serve(listener, router(service.clone(), count.clone()));
+        let serving = tokio::spawn(async move {
+            // It never ends by itself.
             let _ = serving.await;
         });
-        let check = Check { port, local_endpoints: count, _stop: stop.drop_guard() };
+        let check = Check { port, local_endpoints: count, serving: AbortOnDropHandle::new(serving) };
         self.checks.insert(service.clone(), check);
+    }
+}
+
+impl HealthChecks {
+    /// Closes a service's port: when this returns, it is free for another.
+    async fn close(&mut self, service: &ObjectKey) {
+        if let Some(check) = self.checks.remove(service) {
+            check.serving.abort();
+            let _ = check.serving.await;
+        }
     }
 }
 
