@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_client::EventRecorder;
-use gantry_plugin_host::Runtime;
+use gantry_plugin_host::{Runtime, VolumeDriver};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::fakes::{FakeCluster, FakeImages, FakeNetwork, FakeRuntime};
+use crate::fakes::{FakeCluster, FakeDriver, FakeImages, FakeNetwork, FakeRuntime};
 use crate::view::AgentView;
 use crate::{AgentConfig, AgentParts, NodeAgent};
 
@@ -17,6 +17,7 @@ struct Lab {
     cluster: FakeCluster,
     runtime: FakeRuntime,
     network: Arc<FakeNetwork>,
+    driver: Arc<FakeDriver>,
     folder: tempfile::TempDir,
 }
 
@@ -39,6 +40,7 @@ impl Lab {
             cluster: FakeCluster::default(),
             runtime: FakeRuntime::default(),
             network: Arc::default(),
+            driver: Arc::default(),
             folder: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -53,6 +55,7 @@ impl Lab {
         config.eviction.node_fs_inodes_free_percent = 0;
         config.eviction.memory_available_bytes = 0;
         let client = self.cluster.client();
+        let driver: Arc<dyn VolumeDriver> = self.driver.clone();
         let runtime: Arc<dyn Runtime> = Arc::new(self.runtime.clone());
         let parts = AgentParts {
             recorder: EventRecorder::new(client.clone(), "kubelet", "n1"),
@@ -62,7 +65,7 @@ impl Lab {
             rootfs: None,
             network: self.network.clone(),
             runtimes: BTreeMap::from([("oci".to_owned(), runtime)]),
-            volume_drivers: BTreeMap::new(),
+            volume_drivers: BTreeMap::from([("folders".to_owned(), driver)]),
         };
         let agent = NodeAgent::new(config, parts).expect("an agent");
         let stop = CancellationToken::new();
@@ -80,6 +83,16 @@ impl Lab {
         self.cluster
             .put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status}));
     }
+}
+
+/// Waits until something holds that nobody tells of.
+async fn until(check: impl Fn() -> bool) {
+    let wait = async {
+        while !check() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("it happens");
 }
 
 fn one(extra: Value) -> Value {
@@ -183,9 +196,7 @@ async fn a_deleted_pod_is_stopped_in_its_time_and_removed() {
     let events = lab.cluster.events("p");
     assert!(events.contains(&"Normal Killing Stopping container c".to_owned()), "{events:?}");
     // The last of it goes after the object does.
-    while lab.runtime.counts() != (0, 0) || lab.folder.path().join("pods/uid-p").exists() {
-        tokio::task::yield_now().await;
-    }
+    until(|| lab.runtime.counts() == (0, 0) && !lab.folder.path().join("pods/uid-p").exists()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,12 +281,8 @@ async fn a_new_agent_takes_over_what_the_old_one_ran() {
     let other = if crashed == "p" { "gone" } else { "p" };
     lab.cluster.delete_pod("ns", other, Some(0));
     let agent = lab.start();
-    while agent.view.container("ns", crashed, "c", false).is_err() {
-        tokio::task::yield_now().await;
-    }
-    while lab.runtime.counts() != (1, 2) {
-        tokio::task::yield_now().await;
-    }
+    until(|| agent.view.container("ns", crashed, "c", false).is_ok()).await;
+    until(|| lab.runtime.counts() == (1, 2)).await;
     let calls = lab.runtime.calls();
     assert!(!calls[before..].iter().any(|call| call.starts_with("create")), "{calls:?}");
     lab.runtime.exit("c", 1);
@@ -301,9 +308,7 @@ async fn a_volume_waits_for_its_config_map_and_follows_it() {
     let file = lab.folder.path().join("pods/uid-p/volumes/kubernetes.io~configmap/v/k");
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), "1");
     lab.cluster.put(map("2"));
-    while std::fs::read_to_string(&file).expect("a file") != "2" {
-        tokio::task::yield_now().await;
-    }
+    until(|| std::fs::read_to_string(&file).expect("a file") == "2").await;
     let mounts = lab.runtime.config("c").expect("a container").mounts;
     assert!(mounts.iter().any(|mount| mount.container_path == "/v" && mount.read_only), "{mounts:?}");
     assert!(mounts.iter().any(|mount| mount.container_path == "/etc/resolv.conf"));
@@ -455,9 +460,7 @@ async fn a_static_pod_runs_by_its_manifest_and_has_a_mirror() {
     assert_eq!(lab.runtime.counts(), (1, 1), "the pod itself went on");
     std::fs::remove_file(manifests.join("web.json")).expect("removed");
     lab.cluster.wait("the end", |cluster| cluster.get("pods", "default", "web-n1").is_none().then_some(())).await;
-    while lab.runtime.counts() != (0, 0) {
-        tokio::task::yield_now().await;
-    }
+    until(|| lab.runtime.counts() == (0, 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -481,4 +484,38 @@ async fn resources_change_in_place_when_the_node_has_them() {
     assert!(has(&pod, "200m"));
     resize("200m");
     lab.cluster.wait_pod("p", "peace", |pod| condition(pod, "PodResizePending").is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_gets_a_volume_that_a_pod_uses_and_gives_back() {
+    let lab = Lab::new();
+    let _agent = lab.start();
+    lab.cluster.put(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "s"},
+        "provisioner": "folders", "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"}));
+    let claim = |phase: &str, volume: &str, annotations: Value| {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "ns", "uid": "cu", "annotations": annotations},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "s", "volumeName": volume,
+                "resources": {"requests": {"storage": "1Mi"}}},
+            "status": {"phase": phase}})
+    };
+    // The class is known before the claim is.
+    lab.cluster.wait("the class", |cluster| cluster.get("storageclasses", "", "s")).await;
+    lab.cluster.put(claim("Pending", "", json!({"volume.kubernetes.io/storage-provisioner": "folders"})));
+    let volume = lab.cluster.wait("a volume", |cluster| cluster.get("persistentvolumes", "", "pvc-cu")).await;
+    assert_eq!(volume["spec"]["csi"], json!({"driver": "folders", "volumeHandle": "pvc-cu"}));
+    assert_eq!(volume["spec"]["claimRef"]["uid"], "cu");
+    lab.cluster.put(claim("Bound", "pvc-cu", json!({})));
+    let mut spec = one(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
+    spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    lab.pod("p", spec);
+    lab.cluster.wait_pod("p", "a ready pod", is_ready).await;
+    lab.cluster.delete_pod("ns", "p", Some(0));
+    lab.cluster.wait("the end", |cluster| cluster.get("pods", "ns", "p").is_none().then_some(())).await;
+    until(|| lab.driver.calls().contains(&"unpublish pvc-cu".to_owned())).await;
+    let mut released = lab.cluster.get("persistentvolumes", "", "pvc-cu").expect("a volume");
+    released["status"] = json!({"phase": "Released"});
+    lab.cluster.put(released);
+    lab.cluster.wait("its end", |cluster| cluster.get("persistentvolumes", "", "pvc-cu").is_none().then_some(())).await;
+    assert_eq!(lab.driver.calls(), ["create pvc-cu 1048576", "publish pvc-cu", "unpublish pvc-cu", "delete pvc-cu"]);
 }

@@ -41,9 +41,6 @@ enum Work {
 }
 
 /// Whether a claim waits for a volume that this node shall make. Pure.
-///
-/// A claim with immediate binding is for any node that has the driver: the one that is chosen is the only one that
-/// may, so it must be named; the binder names it, or the claim waits for its consumer.
 fn is_ours(claim: &PersistentVolumeClaim, node: &str) -> Option<String> {
     let annotations = claim.metadata.annotations.as_ref()?;
     let bound = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).is_some_and(|name| !name.is_empty());
@@ -52,6 +49,18 @@ fn is_ours(claim: &PersistentVolumeClaim, node: &str) -> Option<String> {
         return None;
     }
     annotations.get(PROVISIONER).cloned()
+}
+
+/// Whether a claim waits for a volume that no node has been chosen for. Pure.
+///
+/// With immediate binding any node with the driver may make it. The one that names itself first does: the write of the
+/// annotation carries the claim's version, so that only one succeeds (external-provisioner's `node-deployment` mode).
+fn is_free(claim: &PersistentVolumeClaim) -> bool {
+    let spec = claim.spec.as_ref();
+    let bound = spec.and_then(|spec| spec.volume_name.as_deref()).is_some_and(|name| !name.is_empty());
+    let annotations = claim.metadata.annotations.as_ref();
+    let has = |key: &str| annotations.is_some_and(|map| map.contains_key(key));
+    !bound && has(PROVISIONER) && !has(SELECTED_NODE) && claim.metadata.deletion_timestamp.is_none()
 }
 
 /// Whether a volume was made on this node and is no longer wanted. Pure.
@@ -197,7 +206,7 @@ pub async fn run(context: Arc<Context>, informers: Informers, stop: Cancellation
     let queue = provisioner.queue.clone();
     provisioner.claims.on_change(move |change| {
         if let Change::Applied { new, .. } = change
-            && is_ours(new, &node).is_some()
+            && (is_ours(new, &node).is_some() || is_free(new))
         {
             queue.add(Work::Claim(ObjectKey::of(&**new)));
         }
@@ -243,6 +252,9 @@ impl Provisioner {
     async fn provision(&self, key: &ObjectKey) -> Result<(), String> {
         let node = &self.context.config.node_name;
         let Some(claim) = self.claims.get_key(key) else { return Ok(()) };
+        if is_free(&claim) {
+            return self.take(&claim).await;
+        }
         let Some(name) = is_ours(&claim, node) else { return Ok(()) };
         let Some(driver) = self.driver(&name) else { return Ok(()) };
         let about = reference(&*claim);
@@ -279,6 +291,31 @@ impl Provisioner {
         }
         recorder.normal(&about, "ProvisioningSucceeded", format!("Successfully provisioned volume {volume_name}"));
         Ok(())
+    }
+
+    /// Names this node for a claim with immediate binding.
+    async fn take(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
+        let provisioner = claim.metadata.annotations.as_ref().and_then(|map| map.get(PROVISIONER));
+        let class_name = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+        let class = self.classes.get("", class_name);
+        let waits =
+            class.as_ref().and_then(|class| class.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
+        if class.is_none() || waits || provisioner.is_none_or(|name| self.driver(name).is_none()) {
+            return Ok(());
+        }
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.context.parts.client.clone(), namespace);
+        let patch = json!({"metadata": {
+            "resourceVersion": claim.metadata.resource_version,
+            "annotations": {SELECTED_NODE: self.context.config.node_name},
+        }});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            // Another node was first, or the claim has changed and is told of again.
+            Err(kube::Error::Api(answer)) if answer.code == 409 || answer.code == 404 => Ok(()),
+            Err(error) => Err(api_message(&error)),
+        }
     }
 
     /// The volume or snapshot that a claim's content comes from.
@@ -357,7 +394,9 @@ mod tests {
         assert_eq!(is_ours(&claim(ours.clone(), ""), "n1").as_deref(), Some("local-path"));
         assert_eq!(is_ours(&claim(ours.clone(), ""), "n2"), None);
         assert_eq!(is_ours(&claim(ours, "pv"), "n1"), None);
-        assert_eq!(is_ours(&claim(json!({PROVISIONER: "local-path"}), ""), "n1"), None);
+        let free = claim(json!({PROVISIONER: "local-path"}), "");
+        assert_eq!((is_ours(&free, "n1"), is_free(&free)), (None, true));
+        assert!(!is_free(&claim(json!({}), "")) && !is_free(&claim(json!({PROVISIONER: "local-path"}), "pv")));
     }
 
     #[test]

@@ -124,3 +124,40 @@ pub fn is_cgroup(path: &Path) -> bool {
         kind == nix::sys::statfs::CGROUP_SUPER_MAGIC || kind == nix::sys::statfs::CGROUP2_SUPER_MAGIC
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_gets_a_cgroup_of_this_host_with_its_limits() {
+        let name = format!("gantry-test-{:08x}", rand::random::<u32>());
+        let cgroups = PodCgroups::new(&name, true, Some(100));
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "64Mi", "cpu": "1"}}}]}}))
+        .expect("a pod");
+        cgroups.prepare();
+        cgroups.ensure(&pod);
+        let path = cgroups.path(&pod);
+        assert_eq!(path, format!("{name}/kubepods/burstable/podu"));
+        let root = Path::new("/sys/fs/cgroup");
+        let (memory, shares) = match cgroups.version() {
+            1 => (
+                root.join("memory").join(&path).join("memory.limit_in_bytes"),
+                root.join("cpu").join(&path).join("cpu.shares"),
+            ),
+            _ => (root.join(&path).join("memory.max"), root.join(&path).join("cpu.weight")),
+        };
+        let read = |file: &Path| std::fs::read_to_string(file).map(|text| text.trim().to_owned()).ok();
+        let found = (read(&memory), read(&shares));
+        cgroups.remove_orphans(|_| false);
+        let gone = !memory.exists();
+        if let Some(hierarchy) = &cgroups.hierarchy {
+            hierarchy.remove(&name);
+        }
+        let shares = if cgroups.version() == 1 { "512" } else { "20" };
+        assert_eq!(found, (Some("67108864".to_owned()), Some(shares.to_owned())), "these tests need root");
+        assert!(gone);
+    }
+}

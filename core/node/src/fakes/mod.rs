@@ -4,4 +4,4 @@ mod cluster;
 mod node;
 
 pub use cluster::FakeCluster;
-pub use node::{FakeImages, FakeNetwork, FakeRuntime};
+pub use node::{FakeDriver, FakeImages, FakeNetwork, FakeRuntime};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gantry_network::{Attachment, HostPort, NetworkError, PodNetwork};
 use gantry_plugin_host::contract::runtime::*;
-use gantry_plugin_host::{CapabilityError, ErrorCode, PluginError, Runtime};
+use gantry_plugin_host::contract::volume;
+use gantry_plugin_host::{CapabilityError, ErrorCode, PluginError, Runtime, VolumeDriver};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -255,6 +256,80 @@ impl ContainerIo for FakeRuntime {
 
     fn exits(&self) -> broadcast::Receiver<ContainerExit> {
         self.exits.subscribe()
+    }
+}
+
+/// A volume driver that makes folders.
+#[derive(Default)]
+pub struct FakeDriver {
+    calls: Mutex<Vec<String>>,
+}
+
+impl FakeDriver {
+    /// What was called, in short.
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().clone()
+    }
+
+    fn call(&self, text: String) {
+        self.calls.lock().push(text);
+    }
+}
+
+#[async_trait]
+impl VolumeDriver for FakeDriver {
+    fn name(&self) -> &str {
+        "folders"
+    }
+
+    async fn features(&self) -> Result<volume::Features, PluginError> {
+        let access_modes = vec![volume::AccessMode::ReadWriteOnce];
+        Ok(volume::Features { expand: false, snapshots: false, clone: false, block: false, group: false, access_modes })
+    }
+
+    async fn create(&self, request: &volume::CreateRequest) -> Result<volume::Volume, PluginError> {
+        self.call(format!("create {} {}", request.name, request.required_bytes));
+        Ok(volume::Volume {
+            id: request.name.clone(),
+            capacity_bytes: request.required_bytes,
+            context: Vec::new(),
+            nodes: vec![request.node.clone()],
+        })
+    }
+
+    async fn delete(&self, volume_id: &str) -> Result<(), PluginError> {
+        self.call(format!("delete {volume_id}"));
+        Ok(())
+    }
+
+    async fn publish(&self, request: &volume::PublishRequest) -> Result<(), PluginError> {
+        self.call(format!("publish {}", request.volume_id));
+        std::fs::create_dir_all(&request.target_path).map_err(|error| refused(ErrorCode::Internal, &error.to_string()))
+    }
+
+    async fn unpublish(&self, volume_id: &str, _: &str) -> Result<(), PluginError> {
+        self.call(format!("unpublish {volume_id}"));
+        Ok(())
+    }
+
+    async fn expand(&self, _: &str, _: u64) -> Result<u64, PluginError> {
+        Err(refused(ErrorCode::Unsupported, "no expansion"))
+    }
+
+    async fn create_snapshot(&self, _: &str, _: &str) -> Result<volume::Snapshot, PluginError> {
+        Err(refused(ErrorCode::Unsupported, "no snapshots"))
+    }
+
+    async fn delete_snapshot(&self, _: &str) -> Result<(), PluginError> {
+        Err(refused(ErrorCode::Unsupported, "no snapshots"))
+    }
+
+    async fn get_capacity(&self, _: &[volume::KeyValue]) -> Result<volume::Capacity, PluginError> {
+        Ok(volume::Capacity { available_bytes: 0, largest_bytes: 0 })
+    }
+
+    async fn stats(&self, _: &str, _: &str) -> Result<volume::VolumeStats, PluginError> {
+        Err(refused(ErrorCode::Unsupported, "no stats"))
     }
 }
 

@@ -136,4 +136,38 @@ mod tests {
         assert_eq!(decode(&[0, 0, 0, 0, 2, 8, 1]), SERVING);
         assert_eq!(decode(&[0, 0, 0, 0, 0]), 0);
     }
+
+    #[tokio::test]
+    async fn a_server_is_asked_and_its_word_is_told() {
+        use http::{HeaderMap, HeaderValue, Response};
+        use http_body_util::StreamBody;
+        use hyper::body::{Frame, Incoming};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+                    let path = request.uri().path().to_owned();
+                    let asked = request.into_body().collect().await.expect("a body").to_bytes();
+                    let mut trailers = HeaderMap::new();
+                    let known = path == "/grpc.health.v1.Health/Check" && asked != encode("unknown");
+                    trailers.insert("grpc-status", HeaderValue::from_static(if known { "0" } else { "5" }));
+                    let word = if asked == encode("good") { 1 } else { 2 };
+                    let data = Bytes::from(vec![0, 0, 0, 0, 2, 8, word]);
+                    let frames = [Ok::<_, std::convert::Infallible>(Frame::data(data)), Ok(Frame::trailers(trailers))];
+                    Ok::<_, std::convert::Infallible>(Response::new(StreamBody::new(futures::stream::iter(frames))))
+                });
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        let limit = Duration::from_secs(5);
+        assert!(matches!(check(address, "good", limit).await, Outcome::Success { .. }));
+        assert_eq!(
+            check(address, "bad", limit).await,
+            Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".to_owned())
+        );
+        let unknown = check(address, "unknown", limit).await;
+        assert_eq!(unknown, Outcome::Failure("error: health rpc probe failed with status 5".to_owned()));
+    }
 }

@@ -127,3 +127,73 @@ pub fn dial_error(address: &str, code: i32) -> String {
     let text = nix::errno::Errno::from_raw(code).desc().to_lowercase();
     format!("dial tcp {address}: connect: {text}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A server that answers each request by the function, and tells the requests.
+    async fn serve(answer: fn(&str) -> String) -> (u16, tokio::sync::mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (send, receive) = tokio::sync::mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                let mut chunk = [0; 1024];
+                while !request.ends_with(b"\r\n\r\n") {
+                    let count = stream.read(&mut chunk).await.expect("a request");
+                    request.extend_from_slice(&chunk[..count]);
+                }
+                let text = String::from_utf8_lossy(&request).into_owned();
+                stream.write_all(answer(&text).as_bytes()).await.expect("an answer");
+                let _ = send.send(text).await;
+            }
+        });
+        (port, receive)
+    }
+
+    fn action(port: u16, headers: serde_json::Value) -> HTTPGetAction {
+        serde_json::from_value(json!({"port": port, "path": "/x", "httpHeaders": headers})).expect("an action")
+    }
+
+    async fn ask(action: &HTTPGetAction) -> Result<HttpAnswer, String> {
+        let url = url(action, &Container::default(), Some(IpAddr::from([127, 0, 0, 1]))).expect("a url");
+        get(action, &url, "kube-probe/1.36", Duration::from_secs(5)).await
+    }
+
+    #[tokio::test]
+    async fn requests_are_those_of_upstream() {
+        let (port, mut requests) =
+            serve(|_| "HTTP/1.1 503 Busy\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbusy".to_owned()).await;
+        let found =
+            ask(&action(port, json!([{"name": "Host", "value": "h.example"}, {"name": "X-A", "value": "1"}]))).await;
+        assert_eq!(found, Ok(HttpAnswer { status: 503, body: "busy".to_owned() }));
+        let request = requests.recv().await.expect("a request").to_lowercase();
+        for line in ["get /x http/1.1", "host: h.example", "x-a: 1", "user-agent: kube-probe/1.36", "accept: */*"] {
+            assert!(request.contains(&format!("{line}\r\n")), "{line} in {request}");
+        }
+        assert_eq!(request.matches("host:").count(), 1, "{request}");
+    }
+
+    #[tokio::test]
+    async fn redirects_stay_on_the_host() {
+        let (port, _requests) = serve(|request| {
+            let to = if request.starts_with("GET /x ") { "/y" } else { "http://other.example/" };
+            format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        })
+        .await;
+        assert_eq!(ask(&action(port, json!([]))).await.map(|answer| answer.status), Ok(302));
+    }
+
+    #[tokio::test]
+    async fn failures_read_as_in_go() {
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+        let expect =
+            format!("Get \"http://127.0.0.1:{free}/x\": dial tcp 127.0.0.1:{free}: connect: connection refused");
+        assert_eq!(ask(&action(free, json!([]))).await, Err(expect));
+    }
+}
