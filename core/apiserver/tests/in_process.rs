@@ -107,6 +107,32 @@ async fn a_watcher_sees_what_happens() {
     assert_eq!(next().await, "after");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_informer_keeps_a_view() {
+    let cluster = Cluster::start().await;
+    let client = cluster.admin();
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    api.create(&PostParams::default(), &config_map("before", "1")).await.expect("create");
+    let informer = gantry_client::Informers::new(client).get::<ConfigMap>();
+    tokio::time::timeout(PATIENCE, informer.synced()).await.expect("synced in time");
+    assert!(informer.get("default", "before").is_some());
+    let mut changes = informer.subscribe();
+    api.create(&PostParams::default(), &config_map("after", "1")).await.expect("create");
+    api.delete("before", &DeleteParams::default()).await.expect("delete");
+    let mut applied = false;
+    loop {
+        let change = tokio::time::timeout(PATIENCE, changes.next()).await.expect("a change in time");
+        let name = change.object().metadata.name.clone().unwrap_or_default();
+        match change {
+            gantry_client::Change::Applied { .. } => applied |= name == "after",
+            gantry_client::Change::Deleted(_) if name == "before" => break,
+            gantry_client::Change::Deleted(_) => {}
+        }
+    }
+    assert!(applied, "what came first is seen first");
+    assert!(informer.get("default", "before").is_none() && informer.get("default", "after").is_some());
+}
+
 /// What a watch missed while the server was down comes from the store's history.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_goes_on_behind_a_restart() {
