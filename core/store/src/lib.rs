@@ -9,12 +9,14 @@
 //! | [`error`] | [`StoreError`] |
 //! | [`snapshot`] | the format of snapshots |
 //! | [`embedded`] | the embedded engine |
+//! | [`etcd`] | the etcd engine |
 //!
 //! Invariant: nothing in here knows what an API object is; a value is bytes.
 #![forbid(unsafe_code)]
 
 pub mod embedded;
 pub mod error;
+pub mod etcd;
 pub mod key;
 pub mod snapshot;
 pub mod store;
@@ -22,6 +24,7 @@ pub mod types;
 
 pub use embedded::{EmbeddedOptions, EmbeddedStore};
 pub use error::StoreError;
+pub use etcd::EtcdStore;
 pub use store::{SnapshotStream, Store, WatchProgress, WatchStream};
 pub use types::{
     Compare, CompareOp, CompareTarget, Event, EventKind, KeyValue, Op, OpResponse, RangeRequest, RangeResponse, Select,
