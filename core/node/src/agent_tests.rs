@@ -49,6 +49,7 @@ impl Lab {
         let mut config = AgentConfig::new("n1", self.folder.path());
         config.addresses = vec!["192.0.2.2".parse().expect("an address")];
         config.manage_cgroups = false;
+        config.container_log_dir = Some(self.folder.path().join("containers"));
         config.static_pod_dir = Some(self.folder.path().join("manifests"));
         // The machine of the tests may be short of anything.
         config.eviction.node_fs_available_percent = 0;
@@ -176,7 +177,10 @@ async fn a_plain_pod_runs_and_is_told_of_as_upstream_does() {
     );
     assert_eq!(agent.view.pods().len(), 1);
     let container = agent.view.container("ns", "p", "c", false).expect("a container");
-    assert!(container.log_path.expect("a log").ends_with("ns_p_uid-p/c/0.log"));
+    let log = container.log_path.expect("a log");
+    assert!(log.ends_with("ns_p_uid-p/c/0.log"));
+    let link = lab.folder.path().join(format!("containers/p_ns_c-{}.log", container.container_id));
+    assert_eq!(std::fs::read_link(link).expect("a link"), log);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,8 +197,8 @@ async fn a_deleted_pod_is_stopped_in_its_time_and_removed() {
     let calls = lab.runtime.calls();
     let tail: Vec<&str> = calls.iter().skip_while(|call| !call.starts_with("exec")).map(String::as_str).collect();
     assert_eq!(tail, ["exec bye", "stop c 7", "stop-sandbox"]);
-    let events = lab.cluster.events("p");
-    assert!(events.contains(&"Normal Killing Stopping container c".to_owned()), "{events:?}");
+    let killing = "Normal Killing Stopping container c";
+    lab.cluster.wait("an event", |c| c.events("p").iter().any(|event| event == killing).then_some(())).await;
     // The last of it goes after the object does.
     until(|| lab.runtime.counts() == (0, 0) && !lab.folder.path().join("pods/uid-p").exists()).await;
 }
@@ -499,13 +503,22 @@ async fn a_claim_gets_a_volume_that_a_pod_uses_and_gives_back() {
                 "resources": {"requests": {"storage": "1Mi"}}},
             "status": {"phase": phase}})
     };
-    // The class is known before the claim is.
-    lab.cluster.wait("the class", |cluster| cluster.get("storageclasses", "", "s")).await;
     lab.cluster.put(claim("Pending", "", json!({"volume.kubernetes.io/storage-provisioner": "folders"})));
     let volume = lab.cluster.wait("a volume", |cluster| cluster.get("persistentvolumes", "", "pvc-cu")).await;
     assert_eq!(volume["spec"]["csi"], json!({"driver": "folders", "volumeHandle": "pvc-cu"}));
     assert_eq!(volume["spec"]["claimRef"]["uid"], "cu");
-    lab.cluster.put(claim("Bound", "pvc-cu", json!({})));
+    let mut larger = claim("Bound", "pvc-cu", json!({}));
+    larger["status"]["capacity"] = json!({"storage": "1Mi"});
+    larger["spec"]["resources"]["requests"]["storage"] = json!("2Mi");
+    lab.cluster.put(larger);
+    lab.cluster
+        .wait("more room", |cluster| {
+            let claim = cluster.get("persistentvolumeclaims", "ns", "c")?;
+            (claim["status"]["capacity"]["storage"] == "2Mi").then_some(())
+        })
+        .await;
+    let volume = lab.cluster.get("persistentvolumes", "", "pvc-cu").expect("a volume");
+    assert_eq!(volume["spec"]["capacity"]["storage"], "2Mi");
     let mut spec = one(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
     spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
     lab.pod("p", spec);
@@ -517,5 +530,8 @@ async fn a_claim_gets_a_volume_that_a_pod_uses_and_gives_back() {
     released["status"] = json!({"phase": "Released"});
     lab.cluster.put(released);
     lab.cluster.wait("its end", |cluster| cluster.get("persistentvolumes", "", "pvc-cu").is_none().then_some(())).await;
-    assert_eq!(lab.driver.calls(), ["create pvc-cu 1048576", "publish pvc-cu", "unpublish pvc-cu", "delete pvc-cu"]);
+    assert_eq!(
+        lab.driver.calls(),
+        ["create pvc-cu 1048576", "expand pvc-cu 2097152", "publish pvc-cu", "unpublish pvc-cu", "delete pvc-cu"]
+    );
 }

@@ -56,6 +56,9 @@ pub struct AgentConfig {
     pub root_dir: PathBuf,
     /// Folder of the pods' logs; upstream's is `/var/log/pods`.
     pub log_dir: PathBuf,
+    /// Folder of links to the containers' logs by pod, namespace and container, which log collectors look for; upstream's
+    /// is `/var/log/containers`.
+    pub container_log_dir: Option<PathBuf>,
     /// Folder with manifests of static pods.
     pub static_pod_dir: Option<PathBuf>,
     /// Addresses of the cluster's DNS service.
@@ -102,6 +105,7 @@ impl AgentConfig {
             port: 10250,
             log_dir: root_dir.join("logs"),
             root_dir,
+            container_log_dir: None,
             static_pod_dir: None,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),

@@ -83,6 +83,22 @@ fn lies_on(spec: &PersistentVolumeSpec, node: &str) -> bool {
     })
 }
 
+/// The bytes that a claim asks for beyond what it has; none when it has enough. Pure.
+fn lacks(claim: &PersistentVolumeClaim) -> Option<u64> {
+    let storage = |list: Option<&BTreeMap<String, Quantity>>| list.and_then(|list| list.get("storage")).map(amount);
+    let spec = claim.spec.as_ref()?;
+    let status = claim.status.as_ref().filter(|status| status.phase.as_deref() == Some("Bound"))?;
+    let wanted = storage(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()))?;
+    let has = storage(status.capacity.as_ref())?;
+    if wanted > has { u64::try_from(wanted.value()).ok() } else { None }
+}
+
+fn quantity(bytes: u64) -> Quantity {
+    let format = gantry_api::quantity::Format::BinarySi;
+    let amount = gantry_api::quantity::Quantity::with_format(i64::try_from(bytes).unwrap_or(i64::MAX), format);
+    Quantity(amount.to_string())
+}
+
 /// What to ask a driver for. Pure.
 fn request(claim: &PersistentVolumeClaim, class: &StorageClass, node: &str, source: Option<Source>) -> CreateRequest {
     let spec = claim.spec.clone().unwrap_or_default();
@@ -142,10 +158,6 @@ fn persistent_volume(
     });
     let context: BTreeMap<String, String> =
         made.context.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect();
-    let capacity = gantry_api::quantity::Quantity::with_format(
-        i64::try_from(made.capacity_bytes).unwrap_or(i64::MAX),
-        gantry_api::quantity::Format::BinarySi,
-    );
     PersistentVolume {
         metadata: ObjectMeta {
             name: Some(format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default())),
@@ -154,7 +166,7 @@ fn persistent_volume(
         },
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
-            capacity: Some(BTreeMap::from([("storage".to_owned(), Quantity(capacity.to_string()))])),
+            capacity: Some(BTreeMap::from([("storage".to_owned(), quantity(made.capacity_bytes))])),
             claim_ref: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("PersistentVolumeClaim".to_owned()),
@@ -206,9 +218,16 @@ pub async fn run(context: Arc<Context>, informers: Informers, stop: Cancellation
     let queue = provisioner.queue.clone();
     provisioner.claims.on_change(move |change| {
         if let Change::Applied { new, .. } = change
-            && (is_ours(new, &node).is_some() || is_free(new))
+            && (is_ours(new, &node).is_some() || is_free(new) || lacks(new).is_some())
         {
             queue.add(Work::Claim(ObjectKey::of(&**new)));
+        }
+    });
+    // A claim may come before its class.
+    let (queue, claims) = (provisioner.queue.clone(), provisioner.claims.clone());
+    provisioner.classes.on_change(move |_| {
+        for claim in claims.list().iter().filter(|claim| is_free(claim)) {
+            queue.add(Work::Claim(ObjectKey::of(&**claim)));
         }
     });
     let node = provisioner.context.config.node_name.clone();
@@ -255,6 +274,9 @@ impl Provisioner {
         if is_free(&claim) {
             return self.take(&claim).await;
         }
+        if let Some(bytes) = lacks(&claim) {
+            return self.expand(&claim, bytes).await;
+        }
         let Some(name) = is_ours(&claim, node) else { return Ok(()) };
         let Some(driver) = self.driver(&name) else { return Ok(()) };
         let about = reference(&*claim);
@@ -290,6 +312,45 @@ impl Provisioner {
             Err(error) => return Err(failed(api_message(&error))),
         }
         recorder.normal(&about, "ProvisioningSucceeded", format!("Successfully provisioned volume {volume_name}"));
+        Ok(())
+    }
+
+    /// Enlarges a claim's volume, as external-resizer does.
+    async fn expand(&self, claim: &PersistentVolumeClaim, bytes: u64) -> Result<(), String> {
+        let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or_default();
+        let volume = self.volumes.get("", name).ok_or_else(|| format!("volume {name:?} is not known yet"))?;
+        let spec = volume.spec.clone().unwrap_or_default();
+        let (Some(csi), true) = (&spec.csi, lies_on(&spec, &self.context.config.node_name)) else { return Ok(()) };
+        let Some(driver) = self.driver(&csi.driver) else { return Ok(()) };
+        if !driver.features().await.map_err(|error| error.to_string())?.expand {
+            return Ok(());
+        }
+        let about = reference(claim);
+        let recorder = &self.context.parts.recorder;
+        recorder.normal(&about, "Resizing", format!("External resizer is resizing volume {name}"));
+        let failed = |why: String| {
+            let note = format!("resize volume {name:?} by resizer {:?} failed: {why}", csi.driver);
+            recorder.warning(&about, "VolumeResizeFailed", note);
+            why
+        };
+        let now_has = driver
+            .expand(&csi.volume_handle, bytes)
+            .await
+            .map_err(|error| failed(format!("rpc error: code = {:?} desc = {error}", error.code())))?;
+        let client = &self.context.parts.client;
+        let capacity = json!({"storage": quantity(now_has)});
+        let volumes: Api<PersistentVolume> = Api::all(client.clone());
+        let patch = Patch::Merge(json!({"spec": {"capacity": capacity}}));
+        volumes.patch(name, &PatchParams::default(), &patch).await.map_err(|error| failed(api_message(&error)))?;
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+        let patch = Patch::Merge(json!({"status": {"capacity": capacity}}));
+        let claim_name = claim.metadata.name.as_deref().unwrap_or_default();
+        claims
+            .patch_status(claim_name, &PatchParams::default(), &patch)
+            .await
+            .map_err(|error| failed(api_message(&error)))?;
+        recorder.normal(&about, "VolumeResizeSuccessful", "Resize volume succeeded");
         Ok(())
     }
 

@@ -41,22 +41,20 @@ pub fn is_mirror(pod: &Pod) -> bool {
 }
 
 /// The mirror pod that shows a static pod.
-pub fn mirror(pod: &Pod, node: &str, node_uid: Option<&str>) -> Pod {
+pub fn mirror(pod: &Pod, node: &str, node_uid: &str) -> Pod {
     let mut out = pod.clone();
     let hash = hash(pod).to_owned();
     out.metadata.annotations.get_or_insert_default().insert(MIRROR.to_owned(), hash);
     out.metadata.uid = None;
     out.metadata.resource_version = None;
-    out.metadata.owner_references = node_uid.map(|uid| {
-        vec![OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: node.to_owned(),
-            uid: uid.to_owned(),
-            controller: Some(true),
-            block_owner_deletion: None,
-        }]
-    });
+    out.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: node.to_owned(),
+        uid: node_uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }]);
     out.status = None;
     out
 }
@@ -184,7 +182,7 @@ mod tests {
         let pod = parse(MANIFEST, "n1").expect("a pod");
         assert_eq!((pod::name(&pod), pod::namespace(&pod)), ("web-n1", "kube-system"));
         assert!(is_static(&pod) && !is_mirror(&pod));
-        let shown = mirror(&pod, "n1", Some("u"));
+        let shown = mirror(&pod, "n1", "u");
         assert!(is_mirror(&shown) && !is_static(&shown) && shows(&shown, &pod));
         let changed = parse(&MANIFEST.replace("a:1", "a:2"), "n1").expect("a pod");
         assert!(!shows(&shown, &changed) && pod::uid(&pod) != pod::uid(&changed));

@@ -236,8 +236,15 @@ impl Task {
                     self.api.delete(&self.name, &DeleteParams::default().grace_period(0)).await?;
                 }
                 let node = pod::spec(pod).node_name.clone().unwrap_or_default();
-                let uid = self.node.get("", &node).and_then(|node| node.metadata.uid.clone());
-                let mirror = static_pods::mirror(pod, &node, uid.as_deref());
+                // It is the node's: the node must be registered first.
+                let mut changes = self.node.subscribe();
+                let uid = loop {
+                    match self.node.get("", &node).and_then(|node| node.metadata.uid.clone()) {
+                        Some(uid) => break uid,
+                        None => drop(changes.next().await),
+                    }
+                };
+                let mirror = static_pods::mirror(pod, &node, &uid);
                 self.api.create(&PostParams::default(), &mirror).await?
             }
         };

@@ -284,7 +284,7 @@ impl VolumeDriver for FakeDriver {
 
     async fn features(&self) -> Result<volume::Features, PluginError> {
         let access_modes = vec![volume::AccessMode::ReadWriteOnce];
-        Ok(volume::Features { expand: false, snapshots: false, clone: false, block: false, group: false, access_modes })
+        Ok(volume::Features { expand: true, snapshots: false, clone: false, block: false, group: false, access_modes })
     }
 
     async fn create(&self, request: &volume::CreateRequest) -> Result<volume::Volume, PluginError> {
@@ -312,8 +312,9 @@ impl VolumeDriver for FakeDriver {
         Ok(())
     }
 
-    async fn expand(&self, _: &str, _: u64) -> Result<u64, PluginError> {
-        Err(refused(ErrorCode::Unsupported, "no expansion"))
+    async fn expand(&self, volume_id: &str, required_bytes: u64) -> Result<u64, PluginError> {
+        self.call(format!("expand {volume_id} {required_bytes}"));
+        Ok(required_bytes)
     }
 
     async fn create_snapshot(&self, _: &str, _: &str) -> Result<volume::Snapshot, PluginError> {

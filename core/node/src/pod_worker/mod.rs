@@ -617,7 +617,8 @@ impl PodWorker {
         if with_log && let Some(log) = &record.log_path {
             let _ = fs::remove_file(log);
         }
-        if let Some(file) = &record.termination_file {
+        let link = self.log_link(&record.name, &record.id);
+        for file in record.termination_file.iter().chain(&link) {
             let _ = fs::remove_file(file);
         }
         self.failed_starts.remove(&record.id);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,6 +169,7 @@ impl PodWorker {
             return Err(waiting("RunContainerError", text));
         }
         recorder.normal(&about, "Started", "Container started");
+        self.link_log(&container.name, &id);
         self.prune(&container.name).await;
         let post_start = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         if let Some(handler) = post_start {
@@ -193,6 +194,21 @@ impl PodWorker {
             }
         }
         Ok(())
+    }
+
+    /// Where a container's log is found by log collectors.
+    pub(super) fn log_link(&self, name: &str, id: &str) -> Option<PathBuf> {
+        let folder = self.context.config.container_log_dir.as_ref()?;
+        Some(folder.join(format!("{}_{}_{name}-{id}.log", pod::name(&self.pod), pod::namespace(&self.pod))))
+    }
+
+    fn link_log(&self, name: &str, id: &str) {
+        let log = self.observed.by_id(id).and_then(|record| record.log_path.as_ref());
+        let (Some(link), Some(log)) = (self.log_link(name, id), log) else { return };
+        let made = link.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| symlink(log, &link));
+        if let Err(error) = made {
+            tracing::warn!(link = %link.display(), %error, "a container's log is not linked");
+        }
     }
 
     /// How often a container has been started before, by what is left of it or by what the API remembers.
