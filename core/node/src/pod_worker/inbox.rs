@@ -14,6 +14,8 @@ use crate::status_writer::is_own_condition;
 /// News for a worker.
 #[derive(Default)]
 pub struct Mail {
+    /// There are any: a signal alone may be one that was answered already.
+    any: bool,
     /// The pod has changed.
     pub pod: Option<Arc<Pod>>,
     /// The API server no longer has it.
@@ -75,7 +77,10 @@ impl Default for Inbox {
 
 impl Inbox {
     fn put(&self, change: impl FnOnce(&mut Mail)) {
-        change(&mut self.mail.lock());
+        let mut mail = self.mail.lock();
+        change(&mut mail);
+        mail.any = true;
+        drop(mail);
         self.arrived.notify_one();
     }
 
@@ -153,6 +158,8 @@ impl Inbox {
 
     /// Waits for news. Cancel-safe.
     pub async fn arrived(&self) {
-        self.arrived.notified().await;
+        while !self.mail.lock().any {
+            self.arrived.notified().await;
+        }
     }
 }
