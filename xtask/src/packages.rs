@@ -56,6 +56,7 @@ const TEST_PACKAGES: &[Package] = &[
     package("skopeo", &["/usr/bin/skopeo"]),
     package("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
     package("python3", &["/usr/bin/python3"]),
+    package("python3-venv", &["/usr/share/doc/python3-venv"]),
     package("curl", &["/usr/bin/curl"]),
     package("kubernetes-client", &["/usr/bin/kubectl", "/usr/local/bin/kubectl"]),
 ];
