@@ -26,14 +26,14 @@ pub enum Error {
     #[error(transparent)]
     Pki(#[from] gantry_pki::Error),
     /// The address can't be listened at.
-    #[error("cannot listen at {address}: {}", listen_text(*.address, .holder.as_deref(), .source))]
+    #[error("cannot listen at {}", listen_text(*.address, .holder.as_deref(), .reason))]
     Listen {
         /// Where.
         address: SocketAddr,
         /// Who has it, if it is in use and that could be found out.
         holder: Option<String>,
         /// The system's error.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The store can't be read.
     #[error("cannot load the objects from the store")]
@@ -56,7 +56,7 @@ pub enum Error {
 
 fn listen_text(address: SocketAddr, holder: Option<&str>, error: &std::io::Error) -> String {
     match holder {
-        Some(holder) => format!("{address} is in use by {holder}"),
-        None => error.to_string(),
+        Some(holder) => format!("{address}: the port is in use by {holder}"),
+        None => format!("{address}: {error}"),
     }
 }

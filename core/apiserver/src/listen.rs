@@ -8,10 +8,10 @@ use crate::error::Error;
 
 /// Listens at an address; when it is taken, the error says by whom.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| {
-        let in_use = source.kind() == std::io::ErrorKind::AddrInUse;
+    TcpListener::bind(address).await.map_err(|reason| {
+        let in_use = reason.kind() == std::io::ErrorKind::AddrInUse;
         let holder = if in_use { holder_of(address.port()) } else { None };
-        Error::Listen { address, holder, source }
+        Error::Listen { address, holder, reason }
     })
 }
 
@@ -81,7 +81,7 @@ mod tests {
         let address = taken.local_addr().expect("an address");
         let error = listen(address).await.expect_err("it is taken");
         let text = error.to_string();
-        assert!(text.contains(&format!("{address} is in use by process {} (", std::process::id())), "{text}");
+        assert!(text.contains(&format!("{address}: the port is in use by process {} (", std::process::id())), "{text}");
     }
 
     #[test]

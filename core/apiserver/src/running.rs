@@ -88,7 +88,7 @@ impl Running {
             Arc::new(EmbeddedStore::open(&data_dir.join("store"), EmbeddedOptions::default()).map_err(Error::Store)?);
         let listener = listen(options.listen).await?;
         let address =
-            listener.local_addr().map_err(|source| Error::Listen { address: options.listen, holder: None, source })?;
+            listener.local_addr().map_err(|reason| Error::Listen { address: options.listen, holder: None, reason })?;
         let advertise_address = options.advertise_address.unwrap_or_else(|| advertised(address.ip()));
         let config = Config {
             token_auth_file: options.token_auth_file.clone(),
