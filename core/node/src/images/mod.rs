@@ -1,10 +1,27 @@
-//! Images: what pod workers need of them.
+//! Images: what pod workers need of them, and the store that gives it.
+//!
+//! - `store`: [`ImageStore`], the images on disk
+//! - `registry`: fetching over the distribution protocol
+//! - `archive`: importing files
+//! - `manifest`, `reference`: documents and names, pure
+//! - `unpack`: a layer as overlayfs wants it
+//! - [`snapshots`]: which unpacked layers a root filesystem stands on
+//!
+//! Invariant: what the index names is whole on disk.
 
+mod archive;
+mod manifest;
+mod reference;
+mod registry;
 pub mod snapshots;
+mod store;
+mod unpack;
 
 use async_trait::async_trait;
 
 pub use gantry_plugin_host::contract::runtime::Image as ImageConfig;
+
+pub use self::store::{ImageStore, ImageStoreOptions, Progress, Step};
 
 /// What to show a registry; from an image pull secret.
 #[derive(Clone)]
@@ -52,7 +69,7 @@ pub enum ImageError {
         reason: String,
     },
     /// The registry can't be reached or breaks off (`ErrImagePull`, worth another try).
-    #[error("failed to pull image {reference:?}: {reason}")]
+    #[error("failed to pull and unpack image {reference:?}: {reason}")]
     Unreachable {
         /// The image.
         reference: String,

@@ -1,0 +1,6 @@
+//! Images from registries and files; needs root, Debian's `docker-registry` and `skopeo`.
+
+mod fake;
+mod layout;
+mod pull;
+mod stored;
