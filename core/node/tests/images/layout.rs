@@ -34,7 +34,6 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 /// An image's blobs: its manifest is the last one.
 pub struct Blobs {
     pub list: Vec<Vec<u8>>,
-    pub diff_ids: Vec<String>,
     pub id: String,
 }
 
@@ -94,7 +93,7 @@ pub fn image(layers: &[(Vec<u8>, Compression)], docker: bool) -> Blobs {
     });
     list.push(config);
     list.push(manifest.to_string().into_bytes());
-    Blobs { list, diff_ids, id }
+    Blobs { list, id }
 }
 
 /// Writes an image as a layout into a folder.
