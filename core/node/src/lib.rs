@@ -5,6 +5,7 @@
 //! - [`container_io`]: the standard streams and exits of containers
 //! - [`config`]: what the agent is told and works with
 //! - [`agent`]: [`NodeAgent`], which starts it all
+//! - [`server`]: the HTTPS server, with the API of the kubelet
 //! - [`view`]: the agent as its HTTP server sees it
 //! - [`context`]: what all parts of the agent share
 //! - [`registry`]: the node's pods and who works on them
@@ -67,6 +68,7 @@ pub mod references;
 pub mod registry;
 pub mod resources;
 pub mod sandbox_config;
+pub mod server;
 pub mod static_pods;
 pub mod status;
 pub mod status_writer;
