@@ -5,11 +5,13 @@
 //! - [`upgrade`]: connections that change their protocol
 //! - [`logs`]: answers to `/containerLogs/…`
 //! - [`remote`]: answers to `/exec/…` and `/attach/…`
+//! - [`port_forward`]: answers to `/portForward/…`
 //! - [`spdy`]: streams over SPDY/3.1
 //!
 //! Who may connect is the TLS configuration's matter: it asks for client certificates.
 
 mod logs;
+mod port_forward;
 mod remote;
 mod request;
 mod route;
@@ -129,13 +131,14 @@ impl Server {
             Route::Logs(of) => logs::answer(view.clone(), io, stop, of, &Query::parse(parts.uri.query())).await,
             Route::Exec(of) => remote::answer(remote::Kind::Exec, &**view, io, stop, of, parts).await,
             Route::Attach(of) => remote::answer(remote::Kind::Attach, &**view, io, stop, of, parts).await,
+            Route::PortForward(of) => port_forward::answer(&**view, stop, of, parts).await,
         }
     }
 }
 
 fn allows(route: Route<'_>, method: &Method) -> bool {
     match route {
-        Route::Exec(_) | Route::Attach(_) => *method == Method::GET || *method == Method::POST,
+        Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => *method == Method::GET || *method == Method::POST,
         _ => *method == Method::GET || *method == Method::HEAD,
     }
 }

@@ -18,6 +18,8 @@ pub enum Route<'a> {
     Exec(Of<'a>),
     /// `/attach/{namespace}/{pod}/[{uid}/]{container}`
     Attach(Of<'a>),
+    /// `/portForward/{namespace}/{pod}[/{uid}]`: namespace and pod.
+    PortForward((&'a str, &'a str)),
 }
 
 /// Reads a path. Names of Kubernetes need no decoding.
@@ -34,6 +36,7 @@ pub fn of(path: &str) -> Option<Route<'_>> {
         ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
             Route::Attach((namespace, pod, container))
         }
+        ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => Route::PortForward((namespace, pod)),
         _ => return None,
     })
 }
@@ -52,6 +55,8 @@ mod tests {
             ("/exec/ns/p/c", Some(Route::Exec(("ns", "p", "c")))),
             ("/exec/ns/p/uid/c", Some(Route::Exec(("ns", "p", "c")))),
             ("/attach/ns/p/uid/c", Some(Route::Attach(("ns", "p", "c")))),
+            ("/portForward/ns/p", Some(Route::PortForward(("ns", "p")))),
+            ("/portForward/ns/p/uid", Some(Route::PortForward(("ns", "p")))),
             ("/attach/ns/p", None),
             ("/", None),
         ];

@@ -27,6 +27,7 @@ struct Open {
     /// None when the peer has sent its last.
     data: Option<mpsc::Sender<Bytes>>,
     finished: bool,
+    reset: CancellationToken,
 }
 
 type Streams = Arc<Mutex<HashMap<u32, Open>>>;
@@ -71,6 +72,7 @@ pub struct Stream {
     headers: Headers,
     incoming: Incoming,
     writer: StreamWriter,
+    reset: CancellationToken,
 }
 
 impl Stream {
@@ -82,6 +84,11 @@ impl Stream {
     /// To write to it.
     pub fn writer(&self) -> StreamWriter {
         self.writer.clone()
+    }
+
+    /// Cancelled when the peer resets it.
+    pub fn reset(&self) -> CancellationToken {
+        self.reset.clone()
     }
 
     /// To read from it. What is not read is dropped with this.
@@ -186,7 +193,8 @@ async fn read_frames<R: AsyncRead>(
                     Some(Frame::RstStream { stream, status })
                 } else {
                     let (data, incoming) = mpsc::channel(QUEUE_MAX);
-                    let open = Open { data: (!fin).then_some(data), finished: false };
+                    let reset = CancellationToken::new();
+                    let open = Open { data: (!fin).then_some(data), finished: false, reset: reset.clone() };
                     streams.lock().insert(stream, open);
                     let writer = StreamWriter { stream, out: out.clone(), streams: streams.clone() };
                     let reply = Frame::SynReply { stream, headers: Headers::new() };
@@ -196,7 +204,7 @@ async fn read_frames<R: AsyncRead>(
                     }
                     let incoming = Incoming { data: incoming };
                     // Nobody takes streams while the connection is being closed.
-                    let _ = opened.send(Stream { headers, incoming, writer }).await;
+                    let _ = opened.send(Stream { headers, incoming, writer, reset }).await;
                     None
                 }
             }
@@ -219,7 +227,9 @@ async fn read_frames<R: AsyncRead>(
                 None
             }
             Frame::RstStream { stream, .. } => {
-                streams.lock().remove(&stream);
+                if let Some(open) = streams.lock().remove(&stream) {
+                    open.reset.cancel();
+                }
                 None
             }
             Frame::Ping { id } => Some(Frame::Ping { id }),

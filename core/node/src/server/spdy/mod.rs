@@ -12,4 +12,6 @@ mod dictionary;
 mod frame;
 mod headers;
 
-pub use connection::{Connection, Incoming, StreamWriter};
+pub use connection::{Connection, Incoming, Stream, StreamWriter};
+#[cfg(test)]
+pub use frame::{Codec, Frame};
