@@ -6,6 +6,7 @@
 //! - [`logs`]: answers to `/containerLogs/…`
 //! - [`remote`]: answers to `/exec/…` and `/attach/…`
 //! - [`port_forward`]: answers to `/portForward/…`
+//! - [`stats`]: answers to `/stats/summary` and `/metrics/resource`
 //! - [`spdy`]: streams over SPDY/3.1
 //!
 //! Who may connect is the TLS configuration's matter: it asks for client certificates.
@@ -16,6 +17,7 @@ mod remote;
 mod request;
 mod route;
 mod spdy;
+mod stats;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -128,6 +130,8 @@ impl Server {
             Route::Healthz => Ok(request::with_type(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
             Route::Pods => pods(view.pods(), false),
             Route::RunningPods => pods(view.pods(), true),
+            Route::Summary => Ok(stats::summary(&**view).await),
+            Route::ResourceMetrics => Ok(stats::resource_metrics(&**view).await),
             Route::Logs(of) => logs::answer(view.clone(), io, stop, of, &Query::parse(parts.uri.query())).await,
             Route::Exec(of) => remote::answer(remote::Kind::Exec, &**view, io, stop, of, parts).await,
             Route::Attach(of) => remote::answer(remote::Kind::Attach, &**view, io, stop, of, parts).await,

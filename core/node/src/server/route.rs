@@ -12,6 +12,10 @@ pub enum Route<'a> {
     Pods,
     /// `/runningpods/`
     RunningPods,
+    /// `/stats/summary`
+    Summary,
+    /// `/metrics/resource`
+    ResourceMetrics,
     /// `/containerLogs/{namespace}/{pod}/{container}`
     Logs(Of<'a>),
     /// `/exec/{namespace}/{pod}/[{uid}/]{container}`
@@ -29,6 +33,8 @@ pub fn of(path: &str) -> Option<Route<'_>> {
         ["healthz"] => Route::Healthz,
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
+        ["stats", "summary"] => Route::Summary,
+        ["metrics", "resource"] => Route::ResourceMetrics,
         ["containerLogs", namespace, pod, container] => Route::Logs((namespace, pod, container)),
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             Route::Exec((namespace, pod, container))
@@ -50,6 +56,8 @@ mod tests {
         let cases = [
             ("/healthz", Some(Route::Healthz)),
             ("/pods", Some(Route::Pods)),
+            ("/stats/summary", Some(Route::Summary)),
+            ("/metrics/resource", Some(Route::ResourceMetrics)),
             ("/runningpods/", Some(Route::RunningPods)),
             ("/containerLogs/ns/p/c", Some(Route::Logs(("ns", "p", "c")))),
             ("/exec/ns/p/c", Some(Route::Exec(("ns", "p", "c")))),
