@@ -110,3 +110,50 @@ pub async fn run(kind: Kind, opened: Result<Session, CapabilityError>, client: C
     };
     let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container_io::Streams;
+    use crate::server::remote::channels;
+    use futures::{SinkExt, StreamExt};
+    use tokio::sync::oneshot;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    #[tokio::test]
+    async fn a_command_reads_answers_and_ends() {
+        let (here, there) = tokio::io::duplex(4096);
+        let (stdin, mut process_stdin) = tokio::io::duplex(64);
+        let (mut process_stdout, stdout) = tokio::io::duplex(64);
+        let (ended, exit) = oneshot::channel();
+        let (resize, _sizes) = mpsc::channel(1);
+        let session =
+            Session { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), stderr: None, resize, exit };
+        tokio::spawn(async move {
+            let mut heard = Vec::new();
+            process_stdin.read_to_end(&mut heard).await.expect("read");
+            process_stdout.write_all(&heard).await.expect("written");
+            ended.send(Ok(3)).expect("awaited");
+        });
+        let socket = WebSocketStream::from_raw_socket(here, Role::Server, None).await;
+        let streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+        let client = channels::client(socket, channels::Protocol::named("v5.channel.k8s.io"), streams);
+        let running = tokio::spawn(run(Kind::Exec, Ok(session), client));
+        let mut peer = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
+        peer.send(Message::binary(&b"\0hello"[..])).await.expect("sent");
+        peer.send(Message::binary(&b"\xff\0"[..])).await.expect("sent");
+        let mut heard = Vec::new();
+        while let Some(Ok(message)) = peer.next().await {
+            if let Message::Binary(bytes) = message {
+                heard.push(bytes);
+            }
+        }
+        let outcome = Outcome::Exit(3).message(super::super::client::OutcomeForm::Status).expect("a message");
+        let told = [&b"\x03"[..], &outcome].concat();
+        assert_eq!(heard, [&b"\x01"[..], b"\x01hello", &told]);
+        drop(peer);
+        running.await.expect("ended");
+    }
+}
