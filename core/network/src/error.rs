@@ -56,6 +56,9 @@ pub enum NetworkError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The node has no pod range yet.
+    #[error("the pod network isn't ready: the node has no pod range yet")]
+    NotReady,
 }
 
 impl NetworkError {

@@ -2,6 +2,7 @@
 //!
 //! - [`pod_network`]: the pod network as the node agent sees it
 //! - [`bridge`]: a pod network of a bridge and veth links
+//! - [`deferred`]: a pod network that comes later
 //! - [`routes`]: routes to the pods of other nodes
 //! - [`proxy`]: services as nftables rules
 //! - [`dns`]: the cluster's DNS
@@ -13,6 +14,7 @@
 
 pub mod bridge;
 mod conntrack;
+pub mod deferred;
 pub mod dns;
 pub mod error;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod whole_node_tests;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use dns::{ClusterDns, DnsConfig};
+pub use deferred::DeferredNetwork;
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
 pub use proxy::{ProxyConfig, ServiceProxy};

@@ -1,0 +1,268 @@
+//! Agent, runtime, images, network, proxy and DNS of a machine.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use gantry_client::{Client, EventRecorder, Informer, Informers};
+use gantry_network::{
+    BridgeConfig, BridgeNetwork, ClusterDns, DeferredNetwork, DnsConfig, PodNetwork, ProxyConfig, ServiceProxy,
+};
+use gantry_node::config::{AgentConfig, AgentParts};
+use gantry_node::images::{ImageStore, ImageStoreOptions};
+use gantry_node::mechanism::{Mechanism, MechanismOptions};
+use gantry_node::{AgentView, NodeAgent};
+use gantry_plugin_host::PluginHost;
+use gantry_plugin_host::contract::runtime::HostFacts;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::access::Access;
+use super::settings::Settings;
+
+/// The runtime and the volume driver in the box.
+const RUNTIMES: &[&str] = &["oci"];
+const VOLUME_DRIVERS: &[&str] = &["local-path"];
+
+/// The folders of a node.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// Everything.
+    pub data: PathBuf,
+}
+
+impl Folders {
+    fn agent(&self) -> PathBuf {
+        self.data.join("agent")
+    }
+
+    /// Unpacked images.
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    fn containers(&self) -> PathBuf {
+        self.data.join("containers")
+    }
+
+    fn network(&self) -> PathBuf {
+        self.data.join("network")
+    }
+}
+
+/// A running node.
+pub struct NodeParts {
+    name: String,
+    node: Arc<Informer<Node>>,
+    view: Arc<dyn AgentView>,
+    images: ImageStore,
+    mechanism: Mechanism,
+    agent: JoinHandle<()>,
+    agent_stop: CancellationToken,
+    folders: Folders,
+}
+
+/// The address of the default route's link: where the other machines find this one.
+pub fn own_address() -> Result<IpAddr> {
+    // Nothing is sent: connecting a datagram socket only chooses a source.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("open a socket")?;
+    socket
+        .connect("192.0.2.1:9")
+        .context("find this machine's address: it has no default route; set node-ip in the configuration")?;
+    Ok(socket.local_addr().context("read this machine's address")?.ip())
+}
+
+/// Starts the agent of this machine.
+pub async fn start_agent(
+    access: &Access,
+    settings: &Settings,
+    plugins: &Arc<PluginHost>,
+    folders: Folders,
+    network: DeferredNetwork,
+) -> Result<NodeParts> {
+    let name = settings.node_name()?;
+    let address = settings.node_ip.map_or_else(own_address, Ok)?;
+    let images_folder = folders.images();
+    let image_options = ImageStoreOptions {
+        mirrors: settings.registry_mirrors.clone(),
+        plain_http: settings.plain_http_registries.clone(),
+    };
+    let images = ImageStore::open(&images_folder, image_options)
+        .with_context(|| format!("open the images in {}", images_folder.display()))?;
+    let mechanism = Mechanism::open(folders.containers(), MechanismOptions::new(&images_folder))
+        .await
+        .map_err(|error| anyhow::anyhow!("open the containers in {}: {}", folders.containers().display(), error.message))?;
+    let facts: HostFacts = mechanism.host_facts();
+    let mut runtimes = BTreeMap::new();
+    for runtime in RUNTIMES {
+        let made = plugins.runtime(runtime, "", facts.clone(), Arc::new(mechanism.clone())).await;
+        runtimes.insert((*runtime).to_owned(), made.with_context(|| format!("start runtime {runtime}"))?);
+    }
+    let mut volume_drivers = BTreeMap::new();
+    for driver in VOLUME_DRIVERS {
+        let made = plugins.volume_driver(driver, "", &name, Arc::new(mechanism.clone())).await;
+        volume_drivers.insert((*driver).to_owned(), made.with_context(|| format!("start volume driver {driver}"))?);
+    }
+    let client = access.node(&name);
+    let mut config = AgentConfig::new(&name, folders.agent());
+    config.addresses = vec![address];
+    config.port = settings.agent_port;
+    config.cluster_dns = vec![settings.dns_address()];
+    config.cluster_domain = settings.cluster_domain.clone();
+    config.labels = settings.node_labels.clone();
+    config.max_pods = settings.max_pods;
+    let parts = AgentParts {
+        client: client.clone(),
+        images: Arc::new(images.clone()),
+        io: Arc::new(mechanism.clone()),
+        rootfs: Some(Arc::new(mechanism.clone())),
+        network: Arc::new(network),
+        runtimes,
+        volume_drivers,
+        recorder: EventRecorder::new(client.clone(), "kubelet", &name),
+    };
+    let agent = NodeAgent::new(config, parts).context("start the node agent")?;
+    let view = agent.view();
+    let node = Informers::new(client).with_fields(format!("metadata.name={name}"));
+    let agent_stop = CancellationToken::new();
+    let agent = tokio::spawn(agent.run(agent_stop.clone()));
+    Ok(NodeParts { name, node, view, images, mechanism, agent, agent_stop, folders })
+}
+
+impl NodeParts {
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the agent's server asks.
+    pub fn view(&self) -> Arc<dyn AgentView> {
+        self.view.clone()
+    }
+
+    /// The images.
+    pub fn images(&self) -> &ImageStore {
+        &self.images
+    }
+
+    /// The mechanism.
+    pub fn mechanism(&self) -> &Mechanism {
+        &self.mechanism
+    }
+
+    /// Waits until the node has its pod ranges.
+    pub async fn pod_ranges(&self) -> Vec<IpNet> {
+        let ranges = |node: &Node| -> Vec<IpNet> {
+            let spec = node.spec.as_ref();
+            spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()).filter_map(|range| range.parse().ok()).collect()
+        };
+        self.wait_for(|node| Some(ranges(node)).filter(|ranges| !ranges.is_empty())).await
+    }
+
+    /// Waits until the node says that it is ready.
+    pub async fn ready(&self) {
+        let ready = |node: &Node| {
+            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let ready = conditions.into_iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
+            ready.then_some(())
+        };
+        self.wait_for(ready).await;
+    }
+
+    async fn wait_for<T>(&self, test: impl Fn(&Node) -> Option<T>) -> T {
+        let mut changes = self.node.subscribe();
+        loop {
+            if let Some(found) = self.node.get("", &self.name).and_then(|node| test(&node)) {
+                return found;
+            }
+            changes.next().await;
+        }
+    }
+
+    /// Stops the agent; containers go on.
+    pub async fn stop_agent(&mut self) {
+        self.agent_stop.cancel();
+        // Its work ends with it, whatever it was at.
+        let _ = (&mut self.agent).await;
+    }
+
+    /// Ends all containers and takes away what they were given: processes, mounts, cgroups.
+    pub async fn remove_everything(&self) -> Result<()> {
+        self.mechanism
+            .remove_all()
+            .await
+            .map_err(|error| anyhow::anyhow!("remove the containers of this node: {}", error.message))?;
+        gantry_node::remove_leftovers(&self.folders.agent()).context("remove what the agent's pods left")
+    }
+}
+
+/// Opens the pod network of a node that has its ranges.
+pub async fn open_network(
+    settings: &Settings,
+    folders: &Folders,
+    ranges: Vec<IpNet>,
+    deferred: &DeferredNetwork,
+) -> Result<Arc<BridgeNetwork>> {
+    let mut config = BridgeConfig::new(folders.network(), ranges, settings.cluster_cidrs.clone());
+    config.bridge = settings.bridge.clone();
+    let network = Arc::new(BridgeNetwork::open(config).await.context("open the pod network")?);
+    let shared: Arc<dyn PodNetwork> = network.clone();
+    deferred.set(shared);
+    Ok(network)
+}
+
+/// Starts the service proxy. It removes its rules when it is stopped.
+pub async fn start_proxy(
+    client: Client,
+    settings: &Settings,
+    node_name: &str,
+    tasks: &mut JoinSet<()>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let address = settings.node_ip.map_or_else(own_address, Ok)?;
+    let config = ProxyConfig::new(
+        node_name,
+        vec![address],
+        settings.cluster_cidrs.clone(),
+        vec![settings.service_cidr],
+    );
+    let proxy = ServiceProxy::new(&Informers::new(client), config);
+    let mut synced = proxy.synced();
+    tasks.spawn(async move {
+        if let Err(error) = proxy.run(stop).await {
+            tracing::error!(%error, "the service proxy has ended");
+        }
+    });
+    // One that can't work says so in the log, and goes on trying.
+    let _ = tokio::time::timeout(Duration::from_secs(10), synced.wait_for(|synced| *synced)).await;
+    Ok(())
+}
+
+/// Starts the cluster's DNS on this node.
+pub fn start_dns(
+    client: Client,
+    settings: &Settings,
+    node_name: &str,
+    network: &BridgeNetwork,
+    tasks: &mut JoinSet<()>,
+    stop: CancellationToken,
+) {
+    let mut config = DnsConfig::new(node_name, settings.dns_address(), network.gateways());
+    config.domain = settings.cluster_domain.clone();
+    let dns = ClusterDns::new(&Informers::new(client), config);
+    tasks.spawn(async move {
+        if let Err(error) = dns.run(stop).await {
+            tracing::error!(%error, "the cluster's DNS has ended");
+        }
+    });
+}
+
+/// The folder of everything, absolute.
+pub fn data_folder(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("find {}", path.display()))
+}
