@@ -10,9 +10,9 @@
 
 pub mod api_resources;
 pub mod apiserver;
-pub mod scheduler;
 pub mod completion;
 pub mod get;
+pub mod scheduler;
 pub mod up;
 pub mod version;
 

@@ -122,12 +122,10 @@ pub async fn run(args: Args) -> Result<()> {
             return Err(error);
         }
     };
-    let became_current = crate::commands::config::adopt_context(server.kubeconfig())?;
     println!(
-        "ready after {:.3} s: kubectl --kubeconfig {} get nodes{}",
+        "ready after {:.3} s: kubectl --kubeconfig {} get nodes",
         announcer.started.elapsed().as_secs_f64(),
-        server.kubeconfig().display(),
-        if became_current { " (now the current context)" } else { "" }
+        server.kubeconfig().display()
     );
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -155,7 +153,6 @@ struct Parts {
     control_plane: Vec<tokio::task::JoinHandle<()>>,
     network_stop: CancellationToken,
     control_plane_stop: CancellationToken,
-    agent_server_stop: CancellationToken,
 }
 
 async fn start_parts(
@@ -176,8 +173,6 @@ async fn start_parts(
     announcer.ready("scheduler", format_args!("profiles {}", profiles(settings)));
     let deferred = DeferredNetwork::default();
     let agent = node::start_agent(&access, settings, &plugins, folders.clone(), deferred.clone()).await?;
-    let agent_server_stop = CancellationToken::new();
-    node::start_agent_server(&agent, settings, server.pki(), agent_server_stop.clone()).await?;
     announcer.ready("agent", format_args!("node {}", agent.name()));
     let network = node::open_network(settings, folders, agent.pod_ranges().await, &deferred).await?;
     announcer.ready("pod network", format_args!("bridge {}", network.bridge()));
@@ -197,12 +192,11 @@ async fn start_parts(
         control_plane: vec![controllers, scheduler],
         network_stop,
         control_plane_stop,
-        agent_server_stop,
     })
 }
 
 fn profiles(settings: &Settings) -> String {
-    settings.scheduler.profiles().map(|profile| profile.name.as_str()).collect::<Vec<_>>().join(", ")
+    settings.scheduler.profiles.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Stops what makes pods first, then what runs them, then what they hang on.
@@ -213,7 +207,6 @@ async fn stop_parts(parts: &mut Parts, keep: bool) -> Result<()> {
         let _ = part.await;
     }
     parts.node.stop_agent().await;
-    parts.agent_server_stop.cancel();
     let removed = if keep { Ok(()) } else { parts.node.remove_everything().await };
     parts.network_stop.cancel();
     while parts.tasks.join_next().await.is_some() {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use gantry_client::Informers;
 use gantry_controllers::{ControllerManager, ManagerConfig};
-use gantry_plugin_host::{Policy, PluginHost};
+use gantry_plugin_host::{PluginHost, Policy};
 use gantry_scheduler::{PolicyConfig, PolicyProvider, Scheduler};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,8 @@ pub fn start_controllers(
 /// Policies out of the plugin host.
 pub fn policies(plugins: Arc<PluginHost>) -> PolicyProvider {
     Arc::new(move |config: &PolicyConfig| -> Result<Arc<dyn Policy>, gantry_plugin_host::PluginError> {
-        plugins.policy(&config.plugin, &config.settings_json())
+        let settings = serde_json::to_string(&config.settings).unwrap_or_default();
+        plugins.policy(&config.plugin, &settings)
     })
 }
 
@@ -42,8 +43,8 @@ pub fn start_scheduler(
     stop: CancellationToken,
 ) -> Result<JoinHandle<()>> {
     let client = access.component("system:kube-scheduler");
-    let scheduler =
-        Scheduler::new(client, settings.scheduler.clone(), policies(plugins)).context("the scheduler's configuration")?;
+    let scheduler = Scheduler::new(client, settings.scheduler.clone(), policies(plugins))
+        .context("the scheduler's configuration")?;
     Ok(tokio::spawn(async move {
         if let Err(error) = scheduler.run(stop).await {
             tracing::error!(%error, "the scheduler has ended");

@@ -11,10 +11,10 @@ use gantry_client::{Client, EventRecorder, Informer, Informers};
 use gantry_network::{
     BridgeConfig, BridgeNetwork, ClusterDns, DeferredNetwork, DnsConfig, PodNetwork, ProxyConfig, ServiceProxy,
 };
+use gantry_node::NodeAgent;
 use gantry_node::config::{AgentConfig, AgentParts};
 use gantry_node::images::{ImageStore, ImageStoreOptions};
 use gantry_node::mechanism::{Mechanism, MechanismOptions};
-use gantry_node::{AgentView, NodeAgent};
 use gantry_plugin_host::PluginHost;
 use gantry_plugin_host::contract::runtime::HostFacts;
 use ipnet::IpNet;
@@ -28,6 +28,9 @@ use super::settings::Settings;
 /// The runtime and the volume driver in the box.
 const RUNTIMES: &[&str] = &["oci"];
 const VOLUME_DRIVERS: &[&str] = &["local-path"];
+
+/// The cgroup of all pods: one of our own, so that a kubelet on the same machine keeps its own.
+const CGROUP_ROOT: &str = "gantry";
 
 /// The folders of a node.
 #[derive(Clone, Debug)]
@@ -59,8 +62,6 @@ impl Folders {
 pub struct NodeParts {
     name: String,
     node: Arc<Informer<Node>>,
-    view: Arc<dyn AgentView>,
-    images: ImageStore,
     mechanism: Mechanism,
     agent: JoinHandle<()>,
     agent_stop: CancellationToken,
@@ -94,9 +95,10 @@ pub async fn start_agent(
     };
     let images = ImageStore::open(&images_folder, image_options)
         .with_context(|| format!("open the images in {}", images_folder.display()))?;
-    let mechanism = Mechanism::open(folders.containers(), MechanismOptions::new(&images_folder))
-        .await
-        .map_err(|error| anyhow::anyhow!("open the containers in {}: {}", folders.containers().display(), error.message))?;
+    let mechanism =
+        Mechanism::open(folders.containers(), MechanismOptions::new(&images_folder)).await.map_err(|error| {
+            anyhow::anyhow!("open the containers in {}: {}", folders.containers().display(), error.message)
+        })?;
     let facts: HostFacts = mechanism.host_facts();
     let mut runtimes = BTreeMap::new();
     for runtime in RUNTIMES {
@@ -111,6 +113,7 @@ pub async fn start_agent(
     let client = access.node(&name);
     let mut config = AgentConfig::new(&name, folders.agent());
     config.addresses = vec![address];
+    config.cgroup_root = CGROUP_ROOT.to_owned();
     config.port = settings.agent_port;
     config.cluster_dns = vec![settings.dns_address()];
     config.cluster_domain = settings.cluster_domain.clone();
@@ -118,6 +121,7 @@ pub async fn start_agent(
     config.max_pods = settings.max_pods;
     let parts = AgentParts {
         client: client.clone(),
+        storage_client: access.service_account("volume-provisioner"),
         images: Arc::new(images.clone()),
         io: Arc::new(mechanism.clone()),
         rootfs: Some(Arc::new(mechanism.clone())),
@@ -127,11 +131,10 @@ pub async fn start_agent(
         recorder: EventRecorder::new(client.clone(), "kubelet", &name),
     };
     let agent = NodeAgent::new(config, parts).context("start the node agent")?;
-    let view = agent.view();
     let node = Informers::new(client).with_fields(format!("metadata.name={name}"));
     let agent_stop = CancellationToken::new();
     let agent = tokio::spawn(agent.run(agent_stop.clone()));
-    Ok(NodeParts { name, node, view, images, mechanism, agent, agent_stop, folders })
+    Ok(NodeParts { name, node, mechanism, agent, agent_stop, folders })
 }
 
 impl NodeParts {
@@ -140,26 +143,14 @@ impl NodeParts {
         &self.name
     }
 
-    /// What the agent's server asks.
-    pub fn view(&self) -> Arc<dyn AgentView> {
-        self.view.clone()
-    }
-
-    /// The images.
-    pub fn images(&self) -> &ImageStore {
-        &self.images
-    }
-
-    /// The mechanism.
-    pub fn mechanism(&self) -> &Mechanism {
-        &self.mechanism
-    }
-
     /// Waits until the node has its pod ranges.
     pub async fn pod_ranges(&self) -> Vec<IpNet> {
         let ranges = |node: &Node| -> Vec<IpNet> {
             let spec = node.spec.as_ref();
-            spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()).filter_map(|range| range.parse().ok()).collect()
+            spec.iter()
+                .flat_map(|spec| spec.pod_cidrs.iter().flatten())
+                .filter_map(|range| range.parse().ok())
+                .collect()
         };
         self.wait_for(|node| Some(ranges(node)).filter(|ranges| !ranges.is_empty())).await
     }
@@ -197,7 +188,8 @@ impl NodeParts {
             .remove_all()
             .await
             .map_err(|error| anyhow::anyhow!("remove the containers of this node: {}", error.message))?;
-        gantry_node::remove_leftovers(&self.folders.agent()).context("remove what the agent's pods left")
+        gantry_node::remove_leftovers(&self.folders.data, &self.folders.agent(), CGROUP_ROOT)
+            .context("remove what the agent's pods left")
     }
 }
 
@@ -225,12 +217,8 @@ pub async fn start_proxy(
     stop: CancellationToken,
 ) -> Result<()> {
     let address = settings.node_ip.map_or_else(own_address, Ok)?;
-    let config = ProxyConfig::new(
-        node_name,
-        vec![address],
-        settings.cluster_cidrs.clone(),
-        vec![settings.service_cidr],
-    );
+    let config =
+        ProxyConfig::new(node_name, vec![address], settings.cluster_cidrs.clone(), vec![settings.service_cidr]);
     let proxy = ServiceProxy::new(&Informers::new(client), config);
     let mut synced = proxy.synced();
     tasks.spawn(async move {

@@ -33,7 +33,8 @@ pub fn check() -> Result<()> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("a node runs containers, mounts and network links: run this as root (sudo gantry …)");
     }
-    let cgroups = Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/memory").exists();
+    let cgroups =
+        Path::new("/sys/fs/cgroup/cgroup.controllers").exists() || Path::new("/sys/fs/cgroup/memory").exists();
     let needs = [
         Need { what: "overlayfs", met: file_system("overlay"), remedy: "load the kernel module overlay" },
         Need { what: "cgroups", met: cgroups, remedy: "mount the cgroup file systems below /sys/fs/cgroup" },

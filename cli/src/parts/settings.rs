@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn files() {
-        let settings: Settings = toml::from_str("node-name = \"n1\"\nservice-cidr = \"10.97.0.0/16\"\n").expect("a file");
+        let settings: Settings =
+            toml::from_str("node-name = \"n1\"\nservice-cidr = \"10.97.0.0/16\"\n").expect("a file");
         assert_eq!(settings.node_name().expect("a name"), "n1");
         assert_eq!(settings.dns_address().to_string(), "10.97.0.10");
         let error = toml::from_str::<Settings>("node-nam = \"n1\"").expect_err("a typo");

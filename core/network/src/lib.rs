@@ -28,8 +28,8 @@ mod service_slices;
 mod whole_node_tests;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
-pub use dns::{ClusterDns, DnsConfig};
 pub use deferred::DeferredNetwork;
+pub use dns::{ClusterDns, DnsConfig};
 pub use error::NetworkError;
 pub use pod_network::{Attachment, HostPort, PodNetwork};
 pub use proxy::{ProxyConfig, ServiceProxy};

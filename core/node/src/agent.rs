@@ -61,7 +61,6 @@ pub enum AgentError {
 pub struct NodeAgent {
     context: Arc<Context>,
     registry: Arc<Registry>,
-    informers: Informers,
     pods: Arc<Informer<Pod>>,
 }
 
@@ -90,7 +89,7 @@ impl NodeAgent {
             parts,
         });
         let pods = informers.with_fields(format!("spec.nodeName={}", context.config.node_name));
-        Ok(Self { context, registry: Arc::default(), informers, pods })
+        Ok(Self { context, registry: Arc::default(), pods })
     }
 
     /// The agent as its server sees it.
@@ -157,7 +156,7 @@ impl NodeAgent {
                 }
             }
         }
-        tasks.spawn(provisioner::run(context.clone(), self.informers.clone(), stop.clone()));
+        tasks.spawn(provisioner::run(context.clone(), stop.clone()));
         tasks.spawn(eviction::run(context.clone(), self.registry.clone(), stop.clone()));
         let mut changes = self.pods.subscribe();
         while let Some(change) = changes.try_next() {

@@ -60,6 +60,7 @@ impl Lab {
         let runtime: Arc<dyn Runtime> = Arc::new(self.runtime.clone());
         let parts = AgentParts {
             recorder: EventRecorder::new(client.clone(), "kubelet", "n1"),
+            storage_client: client.clone(),
             client,
             images: Arc::new(FakeImages::default()),
             io: Arc::new(self.runtime.clone()),

@@ -131,6 +131,8 @@ impl AgentConfig {
 pub struct AgentParts {
     /// The cluster.
     pub client: Client,
+    /// The cluster as the provisioner of volumes sees it: a node itself may neither list claims nor make volumes.
+    pub storage_client: Client,
     /// The node's images.
     pub images: Arc<dyn Images>,
     /// Exits and streams of containers.

@@ -4,6 +4,7 @@
 //! - [`mechanism`]: containers, root filesystems, namespaces and mounts of this host
 //! - [`container_io`]: the standard streams and exits of containers
 //! - [`config`]: what the agent is told and works with
+//! - [`leftovers`]: what pods leave on a machine, taken away
 //! - [`agent`]: [`NodeAgent`], which starts it all
 //! - [`server`]: the HTTPS server, with the API of the kubelet
 //! - [`view`]: the agent as its HTTP server sees it
@@ -56,6 +57,7 @@ pub mod hooks;
 pub mod image_pull;
 pub mod images;
 pub mod lease;
+pub mod leftovers;
 pub mod machine;
 pub mod mechanism;
 pub mod node_status;
@@ -79,6 +81,7 @@ pub mod volumes;
 
 pub use agent::{AgentError, NodeAgent};
 pub use config::{AgentConfig, AgentParts, EvictionThresholds};
+pub use leftovers::remove_leftovers;
 pub use view::AgentView;
 
 /// What the API server said, or how it could not be asked.

@@ -202,7 +202,8 @@ struct Provisioner {
 }
 
 /// Makes and deletes volumes until it is told to stop. Without drivers there is nothing to do.
-pub async fn run(context: Arc<Context>, informers: Informers, stop: CancellationToken) {
+pub async fn run(context: Arc<Context>, stop: CancellationToken) {
+    let informers = Informers::new(context.parts.storage_client.clone());
     if context.parts.volume_drivers.is_empty() {
         return;
     }
@@ -305,7 +306,7 @@ impl Provisioner {
             .await
             .map_err(|error| failed(format!("rpc error: code = {:?} desc = {error}", error.code())))?;
         let volume = persistent_volume(&claim, &class, &name, &made);
-        let api: Api<PersistentVolume> = Api::all(self.context.parts.client.clone());
+        let api: Api<PersistentVolume> = Api::all(self.context.parts.storage_client.clone());
         match api.create(&PostParams::default(), &volume).await {
             Ok(_) => {}
             Err(kube::Error::Api(answer)) if answer.code == 409 => {}
@@ -337,7 +338,7 @@ impl Provisioner {
             .expand(&csi.volume_handle, bytes)
             .await
             .map_err(|error| failed(format!("rpc error: code = {:?} desc = {error}", error.code())))?;
-        let client = &self.context.parts.client;
+        let client = &self.context.parts.storage_client;
         let capacity = json!({"storage": quantity(now_has)});
         let volumes: Api<PersistentVolume> = Api::all(client.clone());
         let patch = Patch::Merge(json!({"spec": {"capacity": capacity}}));
@@ -366,7 +367,7 @@ impl Provisioner {
         }
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.context.parts.client.clone(), namespace);
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.context.parts.storage_client.clone(), namespace);
         let patch = json!({"metadata": {
             "resourceVersion": claim.metadata.resource_version,
             "annotations": {SELECTED_NODE: self.context.config.node_name},
@@ -409,7 +410,7 @@ impl Provisioner {
             self.context.parts.recorder.warning(&reference(&*volume), "VolumeFailedDelete", &why);
             return Err(why);
         }
-        let api: Api<PersistentVolume> = Api::all(self.context.parts.client.clone());
+        let api: Api<PersistentVolume> = Api::all(self.context.parts.storage_client.clone());
         match api.delete(name, &DeleteParams::default()).await {
             Ok(_) => {}
             Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),

@@ -58,14 +58,17 @@ async fn assign(
     given: &mut Vec<(String, IpNet)>,
     name: &str,
 ) -> Reconciled {
-    let Some(node) = nodes.get("", name) else {
-        given.retain(|(owner, _)| owner != name);
-        return Ok(None);
-    };
+    let uid = |node: &Node| node.metadata.uid.clone().unwrap_or_default();
+    let there: HashSet<String> = nodes.list().iter().map(|node| uid(node)).collect();
+    given.retain(|(owner, _)| there.contains(owner));
+    let Some(node) = nodes.get("", name) else { return Ok(None) };
     if !ranges(&node).is_empty() {
         return Ok(None);
     }
-    given.retain(|(owner, _)| owner != name);
+    if given.iter().any(|(owner, _)| *owner == uid(&node)) {
+        // It has one; the view is behind.
+        return Ok(None);
+    }
     let mut taken: HashSet<IpNet> = nodes.list().iter().flat_map(|node| ranges(node)).collect();
     taken.extend(given.iter().map(|(_, range)| *range));
     let chosen: Option<Vec<IpNet>> = cluster.iter().map(|cluster| next_free(*cluster, &taken)).collect();
@@ -75,11 +78,11 @@ async fn assign(
         return Err(ControllerError::NotYet(format!("no pod range left for node {name}")));
     };
     let texts: Vec<String> = chosen.iter().map(ToString::to_string).collect();
-    let patch = json!({"spec": {"podCIDR": texts.first(), "podCIDRs": texts}});
+    let patch = json!({"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": texts.first(), "podCIDRs": texts}});
     let api: Api<Node> = Api::all(client.clone());
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
     found(patched).map_err(ControllerError::api("give a pod range to node", name))?;
-    given.extend(chosen.into_iter().map(|range| (name.to_owned(), range)));
+    given.extend(chosen.into_iter().map(|range| (uid(&node), range)));
     Ok(None)
 }
 
