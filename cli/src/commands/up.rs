@@ -173,11 +173,12 @@ async fn start_parts(
     announcer.ready("scheduler", format_args!("profiles {}", profiles(settings)));
     let deferred = DeferredNetwork::default();
     let agent = node::start_agent(&access, settings, &plugins, folders.clone(), deferred.clone()).await?;
+    let mut tasks = JoinSet::new();
+    let network_stop = CancellationToken::new();
+    node::start_agent_server(&agent, settings, server.pki(), &mut tasks, network_stop.clone()).await?;
     announcer.ready("agent", format_args!("node {}", agent.name()));
     let network = node::open_network(settings, folders, agent.pod_ranges().await, &deferred).await?;
     announcer.ready("pod network", format_args!("bridge {}", network.bridge()));
-    let network_stop = CancellationToken::new();
-    let mut tasks = JoinSet::new();
     let proxy = access.component("system:kube-proxy");
     node::start_proxy(proxy, settings, agent.name(), &mut tasks, network_stop.clone()).await?;
     announcer.ready("proxy", format_args!("services {}", settings.service_cidr));

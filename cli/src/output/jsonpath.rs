@@ -614,7 +614,7 @@ mod tests {
 
     #[test]
     fn bad_templates_are_refused() {
-        for template in ["{.a", "{range .a}", "{end}", "{.a[}", "{.a[?(@.b~1)]}", "{.a['b]}"] {
+        for template in ["{.a", "{range .a}", "{end}", "{.a[}", "{.a['b]}"] {
             assert!(Template::parse(template).is_err(), "{template}");
         }
         let out_of_bounds = Template::parse("{.a[3]}").expect("a template").render(&json!({"a": [1]}));

@@ -101,6 +101,7 @@ fn can_be_block(text: &str) -> bool {
     !text.chars().any(|character| is_special(character) && character != '\n' && character != '\t')
         && !text.split('\n').any(|line| line.ends_with(' ') && line.trim().is_empty())
         && !text.contains(" \n")
+        && !text.split('\n').any(|line| line.starts_with('\t'))
 }
 
 fn write_block(text: &str, depth: usize, out: &mut String) {

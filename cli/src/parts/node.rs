@@ -1,7 +1,7 @@
 //! Agent, runtime, images, network, proxy and DNS of a machine.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,21 @@ use gantry_client::{Client, EventRecorder, Informer, Informers};
 use gantry_network::{
     BridgeConfig, BridgeNetwork, ClusterDns, DeferredNetwork, DnsConfig, PodNetwork, ProxyConfig, ServiceProxy,
 };
-use gantry_node::NodeAgent;
+use gantry_node::{AgentView, NodeAgent};
 use gantry_node::config::{AgentConfig, AgentParts};
+use gantry_node::container_io::ContainerIo;
 use gantry_node::images::{ImageStore, ImageStoreOptions};
 use gantry_node::mechanism::{Mechanism, MechanismOptions};
+use gantry_pki::Pki;
 use gantry_plugin_host::PluginHost;
 use gantry_plugin_host::contract::runtime::HostFacts;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +69,7 @@ impl Folders {
 pub struct NodeParts {
     name: String,
     node: Arc<Informer<Node>>,
+    view: Arc<dyn AgentView>,
     mechanism: Mechanism,
     agent: JoinHandle<()>,
     agent_stop: CancellationToken,
@@ -131,10 +139,11 @@ pub async fn start_agent(
         recorder: EventRecorder::new(client.clone(), "kubelet", &name),
     };
     let agent = NodeAgent::new(config, parts).context("start the node agent")?;
+    let view = agent.view();
     let node = Informers::new(client).with_fields(format!("metadata.name={name}"));
     let agent_stop = CancellationToken::new();
     let agent = tokio::spawn(agent.run(agent_stop.clone()));
-    Ok(NodeParts { name, node, mechanism, agent, agent_stop, folders })
+    Ok(NodeParts { name, node, view, mechanism, agent, agent_stop, folders })
 }
 
 impl NodeParts {
@@ -191,6 +200,40 @@ impl NodeParts {
         gantry_node::remove_leftovers(&self.folders.data, &self.folders.agent(), CGROUP_ROOT)
             .context("remove what the agent's pods left")
     }
+}
+
+/// Starts the agent's server, which the API server hands logs, exec and attach on to. Only clients with a certificate of
+/// the cluster's authority are let in.
+pub async fn start_agent_server(
+    parts: &NodeParts,
+    settings: &Settings,
+    pki: &Pki,
+    tasks: &mut JoinSet<()>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let tls = agent_tls(pki).context("the certificates of the node agent")?;
+    let address = SocketAddr::from(([0, 0, 0, 0], settings.agent_port));
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address} for the node agent"))?;
+    let io: Arc<dyn ContainerIo> = Arc::new(parts.mechanism.clone());
+    tasks.spawn(gantry_node::server::serve(listener, Arc::new(tls), parts.view.clone(), io, stop));
+    Ok(())
+}
+
+fn agent_tls(pki: &Pki) -> Result<ServerConfig> {
+    let chain = CertificateDer::pem_slice_iter(pki.kubelet.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(pki.kubelet.key_pem.as_bytes())?;
+    let mut authorities = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(pki.ca.certificate_pem().as_bytes()) {
+        authorities.add(authority?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider.clone()).build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// Opens the pod network of a node that has its ranges.
