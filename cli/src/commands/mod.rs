@@ -6,13 +6,22 @@
 //! - [`scheduler`]: the scheduler alone
 //!
 //! Of its users, named and printed as kubectl's:
-//! - [`get`], [`api_resources`], [`version`], [`completion`]
+//! - [`get`], [`api_resources`], [`version`], [`completion`], [`config`], [`create`] (with [`create_data`] and
+//!   [`create_role`]), [`apply`], [`delete`]; [`change`] and [`three_way`] help those that change objects
 
 pub mod api_resources;
 pub mod apiserver;
+pub mod apply;
+pub mod change;
 pub mod completion;
+pub mod config;
+pub mod create;
+pub mod create_data;
+pub mod create_role;
+pub mod delete;
 pub mod get;
 pub mod scheduler;
+pub mod three_way;
 pub mod up;
 pub mod version;
 
@@ -36,10 +45,18 @@ pub enum Command {
     Scheduler(scheduler::Args),
     /// Display one or many resources
     Get(get::Args),
+    /// Create a resource from a file or from stdin
+    Create(create::Args),
+    /// Apply a configuration to a resource by file name or stdin
+    Apply(apply::Args),
+    /// Delete resources by file names, stdin, resources and names, or by resources and label selector
+    Delete(delete::Args),
     /// Print the supported API resources on the server
     ApiResources(api_resources::Args),
     /// Print the client and server version information
     Version(version::Args),
+    /// Modify kubeconfig files
+    Config(config::Args),
     /// Output shell completion code for the specified shell
     Completion(completion::Args),
 }
@@ -52,8 +69,12 @@ pub fn run(flags: &ClusterFlags, command: Command) -> Result<ExitCode> {
         Command::Apiserver(args) => serve(apiserver::run(args)),
         Command::Scheduler(args) => serve(scheduler::run(flags, args)),
         Command::Get(args) => ask(get::run(flags, args)),
+        Command::Create(args) => ask(create::run(flags, args)),
+        Command::Apply(args) => ask(apply::run(flags, args)),
+        Command::Delete(args) => ask(delete::run(flags, args)),
         Command::ApiResources(args) => ask(api_resources::run(flags, args)),
         Command::Version(args) => ask(version::run(flags, args)),
+        Command::Config(args) => ask(config::run(flags, args)),
         Command::Completion(args) => {
             completion::run(&args)?;
             Ok(ExitCode::SUCCESS)
