@@ -33,7 +33,9 @@ fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) if started.elapsed() > WAIT_MAX => return Err(error.context(format!("{what} within {WAIT_MAX:?}"))),
+            Err(error) if started.elapsed() > WAIT_MAX => {
+                return Err(error.context(format!("{what} within {WAIT_MAX:?}")));
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }

@@ -11,11 +11,11 @@ use gantry_client::{Client, EventRecorder, Informer, Informers};
 use gantry_network::{
     BridgeConfig, BridgeNetwork, ClusterDns, DeferredNetwork, DnsConfig, PodNetwork, ProxyConfig, ServiceProxy,
 };
-use gantry_node::{AgentView, NodeAgent};
 use gantry_node::config::{AgentConfig, AgentParts};
 use gantry_node::container_io::ContainerIo;
 use gantry_node::images::{ImageStore, ImageStoreOptions};
 use gantry_node::mechanism::{Mechanism, MechanismOptions};
+use gantry_node::{AgentView, NodeAgent};
 use gantry_pki::Pki;
 use gantry_plugin_host::PluginHost;
 use gantry_plugin_host::contract::runtime::HostFacts;
@@ -213,14 +213,16 @@ pub async fn start_agent_server(
 ) -> Result<()> {
     let tls = agent_tls(pki).context("the certificates of the node agent")?;
     let address = SocketAddr::from(([0, 0, 0, 0], settings.agent_port));
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address} for the node agent"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("listen at {address} for the node agent"))?;
     let io: Arc<dyn ContainerIo> = Arc::new(parts.mechanism.clone());
     tasks.spawn(gantry_node::server::serve(listener, Arc::new(tls), parts.view.clone(), io, stop));
     Ok(())
 }
 
 fn agent_tls(pki: &Pki) -> Result<ServerConfig> {
-    let chain = CertificateDer::pem_slice_iter(pki.kubelet.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let chain =
+        CertificateDer::pem_slice_iter(pki.kubelet.certificate_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(pki.kubelet.key_pem.as_bytes())?;
     let mut authorities = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(pki.ca.certificate_pem().as_bytes()) {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -97,8 +97,9 @@ async fn empty(client: &Client, namespace: &Namespace) -> Reconciled {
     let wanted = conditions(&old, &remaining, now);
     let api: Api<Namespace> = Api::all(client.clone());
     if wanted != old {
-        let patch = json!({"status": {"conditions": wanted}});
-        let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let mut changed = namespace.clone();
+        changed.status.get_or_insert_default().conditions = Some(wanted);
+        let patched = api.replace_status(name, &PostParams::default(), &changed).await;
         if found(patched).map_err(ControllerError::api("update the status of namespace", name))?.is_none() {
             return Ok(None);
         }

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Action, Pass, plan};
@@ -200,11 +199,9 @@ impl Controller {
             }
             Action::SetRevision(revision) => {
                 let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
-                let patch = json!({"metadata": {
-                    "resourceVersion": deployment.metadata.resource_version,
-                    "annotations": {REVISION: revision},
-                }});
-                let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+                let mut noted = deployment.clone();
+                noted.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision);
+                let patched = api.replace(&key.name, &PostParams::default(), &noted).await;
                 *deployment = patched.map_err(ControllerError::api("note the revision of deployment", key))?;
             }
         }

@@ -6,9 +6,8 @@ use gantry_client::events::reference;
 use gantry_client::{Client, EventRecorder, Informer, Informers, ObjectKey, WorkQueue};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, Resource};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::binder::{
@@ -156,8 +155,8 @@ impl Controller {
                 self.set_phase(key, &claim, "Lost").await?;
             }
             ClaimStep::Provision { provisioner, told } => {
-                self.ask_provisioner(key, &claim, &provisioner).await?;
-                self.tell(&*claim, told);
+                let claim = self.ask_provisioner(key, &claim, &provisioner).await?;
+                self.tell(&claim, told);
                 self.set_phase(key, &claim, "Pending").await?;
             }
         }
@@ -173,15 +172,17 @@ impl Controller {
         key: &ObjectKey,
         claim: &PersistentVolumeClaim,
         provisioner: &str,
-    ) -> Result<(), ControllerError> {
+    ) -> Result<PersistentVolumeClaim, ControllerError> {
         let asked = claim.metadata.annotations.as_ref().and_then(|map| map.get(STORAGE_PROVISIONER));
         if asked.map(String::as_str) == Some(provisioner) {
-            return Ok(());
+            return Ok(claim.clone());
         }
-        let patch = json!({"metadata": {"uid": claim.metadata.uid, "annotations": {
-            STORAGE_PROVISIONER: provisioner, STORAGE_PROVISIONER_BETA: provisioner}}});
-        let patched = self.claim_api(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        found(patched).map(drop).map_err(ControllerError::api("ask a provisioner for claim", key))
+        let mut asking = claim.clone();
+        let annotations = asking.metadata.annotations.get_or_insert_default();
+        annotations.insert(STORAGE_PROVISIONER.to_owned(), provisioner.to_owned());
+        annotations.insert(STORAGE_PROVISIONER_BETA.to_owned(), provisioner.to_owned());
+        let patched = self.claim_api(key).replace(&key.name, &PostParams::default(), &asking).await;
+        patched.map_err(ControllerError::api("ask a provisioner for claim", key))
     }
 
     async fn set_phase(
@@ -193,8 +194,9 @@ impl Controller {
         if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase) {
             return Ok(());
         }
-        let patch = json!({"metadata": {"uid": claim.metadata.uid}, "status": {"phase": phase}});
-        let patched = self.claim_api(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let mut changed = claim.clone();
+        changed.status.get_or_insert_default().phase = Some(phase.to_owned());
+        let patched = self.claim_api(key).replace_status(&key.name, &PostParams::default(), &changed).await;
         found(patched).map(drop).map_err(ControllerError::api("update the phase of claim", key))
     }
 
@@ -240,9 +242,12 @@ impl Controller {
             return Ok(());
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let patch = json!({"metadata": {"uid": volume.metadata.uid}, "status": {"phase": phase, "message": message}});
+        let mut changed = volume.clone();
+        let status = changed.status.get_or_insert_default();
+        status.phase = Some(phase.to_owned());
+        status.message = message.map(str::to_owned);
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = api.replace_status(name, &PostParams::default(), &changed).await;
         found(patched).map(drop).map_err(ControllerError::api("update the phase of volume", name))
     }
 

@@ -7,8 +7,7 @@ use gantry_client::{Change, Client, Informers, ObjectKey, WorkQueue};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::PostParams;
 use tokio_util::sync::CancellationToken;
 
 use super::controller::{BY_CLAIM, claims_of};
@@ -28,11 +27,6 @@ fn finalizers(meta: &ObjectMeta, finalizer: &str, used: bool) -> Option<Vec<Stri
         (true, true) if !used => Some(there.into_iter().filter(|name| name != finalizer).collect()),
         _ => None,
     }
-}
-
-fn patch(meta: &ObjectMeta, finalizers: Vec<String>) -> Patch<Value> {
-    let list = if finalizers.is_empty() { Value::Null } else { json!(finalizers) };
-    Patch::Merge(json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": list}}))
 }
 
 /// Protects claims until `stop`.
@@ -62,7 +56,9 @@ pub async fn run_claims(client: Client, informers: Informers, stop: Cancellation
             let used = pods.by_index(BY_CLAIM, &key.to_string()).iter().any(uses);
             if let Some(wanted) = finalizers(&claim.metadata, CLAIM_FINALIZER, used) {
                 let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &key.namespace);
-                let patched = api.patch(&key.name, &PatchParams::default(), &patch(&claim.metadata, wanted)).await;
+                let mut changed = (*claim).clone();
+                changed.metadata.finalizers = Some(wanted);
+                let patched = api.replace(&key.name, &PostParams::default(), &changed).await;
                 found(patched).map_err(ControllerError::api("update the finalizers of claim", &key))?;
             }
             Ok(None)
@@ -91,7 +87,9 @@ pub async fn run_volumes(client: Client, informers: Informers, stop: Cancellatio
             let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
             if let Some(wanted) = finalizers(&volume.metadata, VOLUME_FINALIZER, bound) {
                 let api: Api<PersistentVolume> = Api::all(client);
-                let patched = api.patch(&key.name, &PatchParams::default(), &patch(&volume.metadata, wanted)).await;
+                let mut changed = (*volume).clone();
+                changed.metadata.finalizers = Some(wanted);
+                let patched = api.replace(&key.name, &PostParams::default(), &changed).await;
                 found(patched).map_err(ControllerError::api("update the finalizers of volume", &key))?;
             }
             Ok(None)
@@ -102,6 +100,8 @@ pub async fn run_volumes(client: Client, informers: Informers, stop: Cancellatio
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
