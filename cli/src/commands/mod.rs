@@ -7,7 +7,8 @@
 //!
 //! Of its users, named and printed as kubectl's:
 //! - [`get`], [`api_resources`], [`version`], [`completion`], [`config`], [`create`] (with [`create_data`] and
-//!   [`create_role`]), [`apply`], [`delete`]; [`change`] and [`three_way`] help those that change objects
+//!   [`create_role`]), [`apply`], [`delete`], [`scale`], [`label`] (and annotate), [`logs`],
+//!   [`exec`]; [`pods`] finds the pods of those two; [`change`] and [`three_way`] help those that change objects
 
 pub mod api_resources;
 pub mod apiserver;
@@ -19,7 +20,12 @@ pub mod create;
 pub mod create_data;
 pub mod create_role;
 pub mod delete;
+pub mod exec;
 pub mod get;
+pub mod label;
+pub mod logs;
+pub mod pods;
+pub mod scale;
 pub mod scheduler;
 pub mod three_way;
 pub mod up;
@@ -51,6 +57,16 @@ pub enum Command {
     Apply(apply::Args),
     /// Delete resources by file names, stdin, resources and names, or by resources and label selector
     Delete(delete::Args),
+    /// Print the logs for a container in a pod
+    Logs(logs::Args),
+    /// Execute a command in a container
+    Exec(exec::Args),
+    /// Set a new size for a deployment, replica set, or replication controller
+    Scale(scale::Args),
+    /// Update the labels on a resource
+    Label(label::Args),
+    /// Update the annotations on a resource
+    Annotate(label::Args),
     /// Print the supported API resources on the server
     ApiResources(api_resources::Args),
     /// Print the client and server version information
@@ -72,6 +88,11 @@ pub fn run(flags: &ClusterFlags, command: Command) -> Result<ExitCode> {
         Command::Create(args) => ask(create::run(flags, args)),
         Command::Apply(args) => ask(apply::run(flags, args)),
         Command::Delete(args) => ask(delete::run(flags, args)),
+        Command::Logs(args) => ask(logs::run(flags, args)),
+        Command::Exec(args) => ask(exec::run(flags, args)),
+        Command::Scale(args) => ask(scale::run(flags, args)),
+        Command::Label(args) => ask(label::run(flags, args, label::Field::Labels)),
+        Command::Annotate(args) => ask(label::run(flags, args, label::Field::Annotations)),
         Command::ApiResources(args) => ask(api_resources::run(flags, args)),
         Command::Version(args) => ask(version::run(flags, args)),
         Command::Config(args) => ask(config::run(flags, args)),
