@@ -65,6 +65,8 @@ fn registry(network: &TestNetwork, folder: &Path) -> Result<Killed> {
 fn up(network: &TestNetwork, data: &Path, log: &Path) -> Result<Killed> {
     let mut command = network.command(gantry()?);
     command.args(["up", "--listen", "127.0.0.1:6443", "--data-dir"]).arg(data);
+    // It becomes the current context of nobody but this test.
+    command.env("KUBECONFIG", data.with_file_name("kubeconfig"));
     let file = fs::File::create(log).context("make the log")?;
     let mut child = Killed(command.stdout(Stdio::piped()).stderr(file).spawn().context("start gantry up")?);
     let output = child.0.stdout.take().context("read its output")?;
@@ -118,6 +120,12 @@ fn tour(network: &TestNetwork, data: &Path) -> Result<()> {
         network.output("curl", &["--silent", "--fail", "--max-time", "5", &format!("http://{address}")])
     })?;
     ensure!(page == "hello from gantry\n", "{page}");
+    let logged = kubectl(&["logs", "-n", "dev", "deploy/web"]);
+    ensure!(logged.is_ok(), "{logged:?}");
+    let pods = kubectl(&["get", "pods", "-n", "dev", "-o", "name"])?;
+    let pod = pods.lines().next().context("a pod")?;
+    let name = kubectl(&["exec", "-n", "dev", pod, "--", "hostname"])?;
+    ensure!(format!("pod/{}", name.trim()) == pod, "{name} in {pod}");
     kubectl(&["delete", "namespace", "dev", "--timeout=120s"])?;
     Ok(())
 }

@@ -28,7 +28,7 @@ pub struct ClusterFlags {
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
     /// If present, the namespace scope for this CLI request
-    #[arg(short = 'n', long, global = true, value_name = "NAMESPACE")]
+    #[arg(short = 'n', long, global = true, value_name = "NAMESPACE", add = crate::complete::namespaces())]
     pub namespace: Option<String>,
     /// The address and port of the Kubernetes API server
     #[arg(short = 's', long, global = true, value_name = "URL")]

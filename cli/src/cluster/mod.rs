@@ -70,11 +70,6 @@ impl Cluster {
         &self.client
     }
 
-    /// The server's address.
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
     /// Sends a request; the answer's body is still to be read. Warnings are shown, each once.
     pub async fn send(&self, request: Request<Vec<u8>>) -> CliResult<Response<Body>> {
         let response =

@@ -122,10 +122,12 @@ pub async fn run(args: Args) -> Result<()> {
             return Err(error);
         }
     };
+    let became_current = crate::commands::config::adopt_context(server.kubeconfig())?;
     println!(
-        "ready after {:.3} s: kubectl --kubeconfig {} get nodes",
+        "ready after {:.3} s: kubectl --kubeconfig {} get nodes{}",
         announcer.started.elapsed().as_secs_f64(),
-        server.kubeconfig().display()
+        server.kubeconfig().display(),
+        if became_current { " (now the current context)" } else { "" }
     );
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -28,11 +28,6 @@ impl Table {
         Self { headers: prepend(header, &self.headers), rows: self.rows.iter().map(|row| prepend(cell, row)).collect() }
     }
 
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The text, each line ended. A last column is as wide as its text.
     pub fn render(&self, with_headers: bool) -> String {
         self.render_widths(with_headers, &mut Vec::new())

@@ -17,11 +17,6 @@ impl Access {
         Self { make: Arc::new(move |user| in_process(server.in_process(user))) }
     }
 
-    /// One client for everything: the user that a kubeconfig names.
-    pub fn single(client: Client) -> Self {
-        Self { make: Arc::new(move |_| client.clone()) }
-    }
-
     /// A component with a name of its own, such as `system:kube-scheduler`.
     pub fn component(&self, name: &str) -> Client {
         (self.make)(UserInfo::new(name, ["system:authenticated"]))
