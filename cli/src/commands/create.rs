@@ -223,6 +223,12 @@ enum Service {
 
 /// Creates what was asked for.
 pub async fn run(flags: &ClusterFlags, args: Args) -> CliResult {
+    let mut flags = flags.clone();
+    // For bindings `--user` names a subject, as in kubectl.
+    let bound = match &args.kind {
+        Some(Kind::RoleBinding { .. } | Kind::ClusterRoleBinding { .. }) => flags.user.take(),
+        _ => None,
+    };
     let cluster = flags.connect().await?;
     let Some(kind) = args.kind else {
         return from_files(&cluster, &args.files, &args.change).await;
@@ -276,12 +282,12 @@ pub async fn run(flags: &ClusterFlags, args: Args) -> CliResult {
             (builtin("rbac.authorization.k8s.io", "ClusterRole", "clusterroles", false), object, basic.change)
         }
         Kind::RoleBinding { basic, binding: flags, role } => {
-            let rest = binding(&flags, role.as_deref())?;
+            let rest = binding(&flags, role.as_deref(), bound.as_ref())?;
             let object = object("rbac.authorization.k8s.io/v1", "RoleBinding", &basic.name, rest);
             (builtin("rbac.authorization.k8s.io", "RoleBinding", "rolebindings", true), object, basic.change)
         }
         Kind::ClusterRoleBinding { basic, binding: flags } => {
-            let rest = binding(&flags, None)?;
+            let rest = binding(&flags, None, bound.as_ref())?;
             let object = object("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", &basic.name, rest);
             (
                 builtin("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings", false),
@@ -495,6 +501,18 @@ mod tests {
                 resources: {}
         status: {}
         ");
+    }
+
+    #[test]
+    fn flags_dont_clash_with_the_clusters() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            cluster: ClusterFlags,
+            #[command(subcommand)]
+            command: crate::commands::Command,
+        }
+        <Line as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]

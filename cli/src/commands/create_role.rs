@@ -27,9 +27,6 @@ pub struct BindingFlags {
     /// ClusterRole the binding should reference
     #[arg(long)]
     clusterrole: Option<String>,
-    /// Usernames to bind to the role
-    #[arg(long = "user")]
-    users: Vec<String>,
     /// Groups to bind to the role
     #[arg(long = "group")]
     groups: Vec<String>,
@@ -81,8 +78,8 @@ pub fn rules(mapper: &Mapper, flags: &RoleFlags, urls: &[String]) -> CliResult<V
     Ok(rules)
 }
 
-/// `roleRef` and `subjects`.
-pub fn binding(flags: &BindingFlags, role: Option<&str>) -> CliResult<Value> {
+/// `roleRef` and `subjects`. The user comes from the flag that elsewhere names the kubeconfig's user.
+pub fn binding(flags: &BindingFlags, role: Option<&str>, user: Option<&String>) -> CliResult<Value> {
     let (kind, name) = match (role, flags.clusterrole.as_deref()) {
         (Some(role), None) => ("Role", role),
         (None, Some(role)) => ("ClusterRole", role),
@@ -90,7 +87,7 @@ pub fn binding(flags: &BindingFlags, role: Option<&str>) -> CliResult<Value> {
     };
     let mut subjects = Vec::new();
     let named = |kind: &str, name: &String| json!({"apiGroup": GROUP, "kind": kind, "name": name});
-    subjects.extend(flags.users.iter().map(|name| named("User", name)));
+    subjects.extend(user.into_iter().map(|name| named("User", name)));
     subjects.extend(flags.groups.iter().map(|name| named("Group", name)));
     for account in &flags.accounts {
         let (namespace, name) = account
@@ -114,12 +111,11 @@ mod tests {
     fn bindings() {
         let flags = BindingFlags {
             clusterrole: Some("view".into()),
-            users: vec!["ann".into()],
             groups: vec![],
             accounts: vec!["dev:ci".into()],
         };
         assert_eq!(
-            binding(&flags, None).expect("binding"),
+            binding(&flags, None, Some(&"ann".to_owned())).expect("binding"),
             json!({
                 "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "view"},
                 "subjects": [
@@ -128,6 +124,6 @@ mod tests {
                 ],
             })
         );
-        assert!(binding(&flags, Some("r")).is_err());
+        assert!(binding(&flags, Some("r"), None).is_err());
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Of its users, named and printed as kubectl's:
 //! - [`get`], [`api_resources`], [`version`], [`completion`], [`config`], [`create`] (with [`create_data`] and
-//!   [`create_role`]), [`apply`], [`delete`], [`scale`], [`label`] (and annotate), [`logs`],
+//!   [`create_role`]), [`apply`], [`delete`], [`scale`], [`rollout`], [`label`] (and annotate), [`logs`],
 //!   [`exec`]; [`pods`] finds the pods of those two; [`change`] and [`three_way`] help those that change objects
 
 pub mod api_resources;
@@ -25,6 +25,7 @@ pub mod get;
 pub mod label;
 pub mod logs;
 pub mod pods;
+pub mod rollout;
 pub mod scale;
 pub mod scheduler;
 pub mod three_way;
@@ -63,6 +64,8 @@ pub enum Command {
     Exec(exec::Args),
     /// Set a new size for a deployment, replica set, or replication controller
     Scale(scale::Args),
+    /// Manage the rollout of a resource
+    Rollout(rollout::Args),
     /// Update the labels on a resource
     Label(label::Args),
     /// Update the annotations on a resource
@@ -91,6 +94,7 @@ pub fn run(flags: &ClusterFlags, command: Command) -> Result<ExitCode> {
         Command::Logs(args) => ask(logs::run(flags, args)),
         Command::Exec(args) => ask(exec::run(flags, args)),
         Command::Scale(args) => ask(scale::run(flags, args)),
+        Command::Rollout(args) => ask(rollout::run(flags, args)),
         Command::Label(args) => ask(label::run(flags, args, label::Field::Labels)),
         Command::Annotate(args) => ask(label::run(flags, args, label::Field::Annotations)),
         Command::ApiResources(args) => ask(api_resources::run(flags, args)),
