@@ -98,8 +98,6 @@ impl fmt::Display for CliError {
                     let message = cause["message"].as_str().unwrap_or_default();
                     if field.is_empty() { message.to_owned() } else { format!("{field}: {message}") }
                 };
-                let group = status["details"]["group"].as_str().unwrap_or_default();
-                let kind = if group.is_empty() || kind.contains('.') { kind.to_owned() } else { kind.to_owned() };
                 match causes {
                     [] => write!(out, "The {kind} \"{name}\" is invalid"),
                     [one] => write!(out, "The {kind} \"{name}\" is invalid: {}", show(one)),

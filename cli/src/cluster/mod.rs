@@ -29,8 +29,6 @@ const JSON: &str = "application/json";
 /// A patch's media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
-    /// RFC 6902.
-    Json,
     /// RFC 7396.
     Merge,
     /// Kubernetes' own.
@@ -41,7 +39,6 @@ impl PatchType {
     /// The content type.
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::Json => "application/json-patch+json",
             Self::Merge => "application/merge-patch+json",
             Self::Strategic => "application/strategic-merge-patch+json",
         }

@@ -109,11 +109,7 @@ mod tests {
 
     #[test]
     fn bindings() {
-        let flags = BindingFlags {
-            clusterrole: Some("view".into()),
-            groups: vec![],
-            accounts: vec!["dev:ci".into()],
-        };
+        let flags = BindingFlags { clusterrole: Some("view".into()), groups: vec![], accounts: vec!["dev:ci".into()] };
         assert_eq!(
             binding(&flags, None, Some(&"ann".to_owned())).expect("binding"),
             json!({

@@ -54,7 +54,7 @@ impl OutputFlags {
         let needed = || {
             argument
                 .filter(|argument| !argument.is_empty())
-                .ok_or_else(|| CliError::usage(format!("template format specified but no template given")))
+                .ok_or_else(|| CliError::usage("template format specified but no template given"))
         };
         Ok(match kind {
             "" => OutputFormat::Table { wide: false },

@@ -21,10 +21,12 @@ use gantry_plugin_host::PluginHost;
 use gantry_plugin_host::contract::runtime::HostFacts;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -202,8 +204,8 @@ impl NodeParts {
     }
 }
 
-/// Starts the agent's server, which the API server hands logs, exec and attach on to. Only clients with a certificate of
-/// the cluster's authority are let in.
+/// Starts the agent's server, which the API server hands logs, exec and attach on to. Only the API server is let in:
+/// users' certificates come from the same authority, and whoever gets here may run anything in any pod.
 pub async fn start_agent_server(
     parts: &NodeParts,
     settings: &Settings,
@@ -230,6 +232,9 @@ fn agent_tls(pki: &Pki) -> Result<ServerConfig> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider.clone()).build()?;
+    let client = CertificateDer::pem_slice_iter(pki.apiserver_kubelet_client.certificate_pem.as_bytes());
+    let client = client.into_iter().next().context("the API server's certificate for node agents is empty")??;
+    let verifier = Arc::new(OnlyApiServer { verifier, client });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
@@ -298,4 +303,51 @@ pub fn start_dns(
 /// The folder of everything, absolute.
 pub fn data_folder(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("find {}", path.display()))
+}
+
+/// Lets one client in, by its certificate.
+#[derive(Debug)]
+struct OnlyApiServer {
+    verifier: Arc<dyn ClientCertVerifier>,
+    client: CertificateDer<'static>,
+}
+
+impl ClientCertVerifier for OnlyApiServer {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if end_entity.as_ref() != self.client.as_ref() {
+            return Err(rustls::Error::General("the node agent serves only the API server".to_owned()));
+        }
+        self.verifier.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }

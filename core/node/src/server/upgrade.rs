@@ -124,6 +124,13 @@ where
     });
 }
 
+/// The end of a WebSocket that came to its end in order: clients take one without a code for a failure.
+pub fn normal_closure() -> tokio_tungstenite::tungstenite::Message {
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+    tokio_tungstenite::tungstenite::Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

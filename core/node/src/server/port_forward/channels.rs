@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::connect::PodPorts;
 use crate::server::request::Query;
+use crate::server::upgrade::normal_closure;
 
 /// What is spoken.
 pub const PROTOCOLS: &[&str] = &["v4.channel.k8s.io"];
@@ -125,6 +126,7 @@ where
                 return;
             }
         }
+        let _ = sink.send(normal_closure()).await;
         let _ = sink.close().await;
     };
     tokio::select! {

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::connect::PodPorts;
 use crate::server::spdy::{Connection, Stream};
+use crate::server::upgrade::normal_closure;
 
 /// Streams that wait for their other half.
 const HALVES_MAX: usize = 256;
@@ -158,6 +159,7 @@ where
                     }
                 }
                 _ => {
+                    let _ = sink.send(normal_closure()).await;
                     let _ = sink.close().await;
                     return;
                 }

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{self, Channel, Client, Event, OutcomeForm};
 use crate::container_io::Streams;
+use crate::server::upgrade::normal_closure;
 
 /// What is spoken, the best first.
 pub const PROTOCOLS: &[&str] =
@@ -117,6 +118,7 @@ where
         }
         match result {
             Ok(()) => {
+                let _ = sink.send(normal_closure()).await;
                 let _ = sink.close().await;
             }
             Err(_) => lost.cancel(),
