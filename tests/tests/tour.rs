@@ -126,7 +126,21 @@ fn tour(network: &TestNetwork, data: &Path) -> Result<()> {
     let pod = pods.lines().next().context("a pod")?;
     let name = kubectl(&["exec", "-n", "dev", pod, "--", "hostname"])?;
     ensure!(format!("pod/{}", name.trim()) == pod, "{name} in {pod}");
+    let own = |arguments: &[&str]| {
+        let mut all = vec!["--kubeconfig", &kubeconfig];
+        all.extend(arguments);
+        network.output(&gantry, &all)
+    };
+    own(&["logs", "-n", "dev", "deploy/web"])?;
+    let name = own(&["exec", "-n", "dev", pod, "--", "hostname"])?;
+    ensure!(format!("pod/{}", name.trim()) == pod, "{name} in {pod}");
+    let applied = own(&["apply", "-n", "dev", "-f", MANIFEST])?;
+    ensure!(applied.lines().all(|line| line.ends_with(" unchanged")), "{applied}");
     kubectl(&["delete", "namespace", "dev", "--timeout=120s"])?;
+    let created = own(&["create", "namespace", "again"])?;
+    ensure!(created == "namespace/again created\n", "{created}");
+    let deleted = own(&["delete", "namespace", "again"])?;
+    ensure!(deleted == "namespace \"again\" deleted\n", "{deleted}");
     Ok(())
 }
 

@@ -142,10 +142,10 @@ pub fn go_json(value: &Value) -> String {
 
 /// Takes `metadata.managedFields` out, of a list's items as well.
 pub fn strip_managed_fields(object: &mut Value) {
-    if let Some(metadata) = object["metadata"].as_object_mut() {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
-    for item in object["items"].as_array_mut().into_iter().flatten() {
+    for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
         strip_managed_fields(item);
     }
 }
@@ -153,4 +153,19 @@ pub fn strip_managed_fields(object: &mut Value) {
 /// Several objects as one list, as kubectl makes it of what it got from several requests.
 pub fn list_of(items: Vec<Value>) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn managed_fields_go_and_nothing_comes() {
+        let mut object = json!({"metadata": {"name": "a", "managedFields": []}});
+        strip_managed_fields(&mut object);
+        assert_eq!(object, json!({"metadata": {"name": "a"}}));
+        let mut list = json!({"items": [{"metadata": {"managedFields": []}}]});
+        strip_managed_fields(&mut list);
+        assert_eq!(list, json!({"items": [{"metadata": {}}]}));
+    }
 }
