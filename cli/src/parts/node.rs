@@ -129,6 +129,7 @@ pub async fn start_agent(
     config.cluster_domain = settings.cluster_domain.clone();
     config.labels = settings.node_labels.clone();
     config.max_pods = settings.max_pods;
+    config.eviction.node_fs_available_percent = settings.min_free_disk_percent;
     let parts = AgentParts {
         client: client.clone(),
         storage_client: access.service_account("volume-provisioner"),

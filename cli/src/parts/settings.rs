@@ -30,6 +30,8 @@ pub struct Settings {
     pub node_labels: BTreeMap<String, String>,
     /// How many pods may run on the node.
     pub max_pods: u32,
+    /// Below this much free disk, in percent, the node takes no pods and ends some.
+    pub min_free_disk_percent: u64,
     /// The bridge that pods hang on.
     pub bridge: String,
     /// Registries' mirrors: host to hosts that are tried before it.
@@ -53,6 +55,7 @@ impl Default for Settings {
             agent_port: 10250,
             node_labels: BTreeMap::new(),
             max_pods: 110,
+            min_free_disk_percent: 10,
             bridge: "gantry0".to_owned(),
             registry_mirrors: BTreeMap::new(),
             plain_http_registries: Vec::new(),
