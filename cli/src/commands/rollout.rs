@@ -77,7 +77,7 @@ pub async fn run(flags: &ClusterFlags, args: Args) -> CliResult {
             Ok(())
         }
         Sub::Restart(changed) => {
-            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let now = gantry_api::timestamp::format(jiff::Timestamp::now());
             let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
             let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
             change(&cluster, &mapper, &changed, &patch, "restarted").await

@@ -118,7 +118,7 @@ impl Controller {
         if !is_terminal(pod) {
             let mut status = json!({"phase": "Failed"});
             if reason == Reason::NodeGone {
-                let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let now = gantry_api::timestamp::format(Timestamp::now());
                 status["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
                     "message": "PodGC: node no longer exists", "lastTransitionTime": now,
                     "observedGeneration": pod.metadata.generation}]);

@@ -102,7 +102,7 @@ impl TokenIssuer {
 }
 
 fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    gantry_api::timestamp::format(time)
 }
 
 fn reference(object: &Object) -> ObjectRef {

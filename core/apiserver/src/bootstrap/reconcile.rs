@@ -163,7 +163,7 @@ async fn carry_out(desired: Desired, write: Write, writer: &dyn Writer) -> Resul
         && resource.kind == "FlowSchema"
         && items_at(&object, "status.conditions").is_empty()
     {
-        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let now = gantry_api::timestamp::format(Timestamp::now());
         object["status"] = flow_schema_status(&object, &now);
         unless_other_was_faster(writer.update(resource, "status", namespace, name, object).await)?;
     }

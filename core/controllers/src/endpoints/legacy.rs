@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gantry_api::timestamp;
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
 };
@@ -12,7 +13,6 @@ use super::membership::{
     HEADLESS, TRIGGER_TIME, TargetPort, address, families, hostname, is_candidate, is_headless, publishes_unready,
     target_ports, trigger_time,
 };
-use super::slices::second;
 use crate::pods::{is_ready, node_name};
 
 /// How many addresses an Endpoints object holds; upstream's `maxCapacity`.
@@ -47,7 +47,7 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], existing: Option<&Endpoin
         annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
     }
     if let Some(time) = trigger_time(service, pods.iter().map(|pod| &**pod)) {
-        annotations.insert(TRIGGER_TIME.to_owned(), second(time));
+        annotations.insert(TRIGGER_TIME.to_owned(), timestamp::format(time));
     }
     wanted.metadata.labels = Some(labels);
     wanted.subsets = (!subsets.is_empty()).then_some(subsets);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use gantry_api::timestamp;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{
@@ -203,7 +204,7 @@ fn slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>, trigger: Op
             generate_name: Some(format!("{name}-")),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels),
-            annotations: trigger.map(|time| BTreeMap::from([(TRIGGER_TIME.to_owned(), second(time))])),
+            annotations: trigger.map(|time| BTreeMap::from([(TRIGGER_TIME.to_owned(), timestamp::format(time))])),
             owner_references: Some(vec![controller_reference(service)]),
             ..ObjectMeta::default()
         },
@@ -211,11 +212,6 @@ fn slice(service: &Service, group: &Group, endpoints: Vec<Endpoint>, trigger: Op
         endpoints: (!endpoints.is_empty()).then_some(endpoints),
         ports: (!group.1.is_empty()).then(|| group.1.iter().map(port).collect()),
     }
-}
-
-/// RFC 3339, whole seconds.
-pub(super) fn second(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn endpoint(service: &Service, pod: &Pod, address: String, node: Option<&Node>) -> Endpoint {

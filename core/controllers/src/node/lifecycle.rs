@@ -172,7 +172,7 @@ impl Controller {
         for pod in self.pods.by_index(BY_NODE, name).iter().filter(|pod| is_ready(pod)) {
             let key = ObjectKey::of(&**pod);
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-            let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let time = gantry_api::timestamp::format(now);
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [
                 {"type": "Ready", "status": "False", "lastTransitionTime": time}]}});
             let patched = api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await;

@@ -134,7 +134,7 @@ async fn reconcile(
         Leave::Now => {
             recorder.normal(&reference(&*pod), "TaintManagerEviction", format!("Marking for deletion Pod {key}"));
             let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
-            let time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let time = gantry_api::timestamp::format(now);
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
                 "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
                 "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": time,

@@ -44,8 +44,7 @@ impl Reviewer {
         object["status"] = match (resource.group.as_str(), resource.plural.as_str()) {
             (identity::GROUP, "tokenreviews") => identity::token(&self.authenticator, &object, now)?,
             (identity::GROUP, "selfsubjectreviews") => {
-                object["metadata"] =
-                    serde_json::json!({"creationTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+                object["metadata"] = serde_json::json!({"creationTimestamp": gantry_api::timestamp::format(now)});
                 serde_json::json!({"userInfo": user.to_value()})
             }
             (access::GROUP, "subjectaccessreviews") => access::of_subject(authorization, &object)?,
